@@ -1,12 +1,16 @@
 # docker build -t minibroker . && docker run -p 127.0.0.1:7272:7272 -p 127.0.0.1:7273:7273 -v minibroker:/data minibroker
 # In a cluster or with compose: examples/deploy/.
+# Extras of the package, as --build-arg EXTRAS=[nats] for a log in a stream.
+ARG EXTRAS=""
 FROM python:3.12-slim AS build
+ARG EXTRAS
 COPY . /source
-RUN pip wheel --no-cache-dir --wheel-dir /wheels /source
+RUN pip wheel --no-cache-dir --wheel-dir /wheels "/source${EXTRAS}"
 
 FROM python:3.12-slim
+ARG EXTRAS
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
-    pip install --no-cache-dir --no-index --find-links /wheels minibroker \
+    pip install --no-cache-dir --no-index --find-links /wheels "minibroker${EXTRAS}" \
     && useradd --system --uid 7272 --no-create-home minibroker \
     && install --directory --mode 700 --owner minibroker /data
 # By number, so that an orchestrator can see that it is not root.

@@ -197,8 +197,9 @@ class Hand:
     def recover(self) -> Hand:
         """Read all that there is."""
         for part in self.log.recover():
-            assert isinstance(part, Batch), "no side indexes are read here"
-            self.found.append(part)
+            if part is not None:
+                assert isinstance(part, Batch), "no side indexes are read here"
+                self.found.append(part)
         return self
 
     def lead(self) -> Hand:

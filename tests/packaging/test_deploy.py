@@ -25,6 +25,7 @@ from minibroker.contract import limits
 from minibrokerd.http.options import DEFAULT_PORT
 from minibrokerd.process.exits import (
     AGAIN,
+    DEPOSED,
     DONE,
     DRAIN,
     EXITS,
@@ -41,7 +42,9 @@ from support.source import ROOT
 
 DEPLOY = ROOT / "examples" / "deploy"
 HOME = Path(sys.executable).parent  # where the program `minibroker` is
-WORTH_ANOTHER_START = {AGAIN, NOT_YET, DONE, REFUSED, LOG_FAILED, DRAIN, FAULT, INTERRUPTED, PIPE}
+WORTH_ANOTHER_START = {
+    AGAIN, NOT_YET, DONE, REFUSED, LOG_FAILED, DRAIN, FAULT, DEPOSED, INTERRUPTED, PIPE,
+}  # fmt: skip
 
 
 # -- the image ------------------------------------------------------------------------------------

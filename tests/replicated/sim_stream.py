@@ -80,6 +80,7 @@ class SimStream:
     leader: str = SERVERS[0]
     jumps: int = 0  # purges beyond the end, each of which moved the numbering
     elections: int = 0
+    most_bytes: int = 0  # that it holds; 0: it is never full
 
     def __post_init__(self) -> None:
         self.proposals: list[Proposal] = []
@@ -181,7 +182,7 @@ class SimStream:
         if not self.leader:
             message.outcome = Unknown("no responders", is_led=False)
             return
-        if self._chance(self.faults.full):
+        if self._chance(self.faults.full) or self._is_full(message):
             self._tell(message, NoRoom("maximum bytes exceeded"))
         elif self._learning_ticks > 0 and self.last:
             self._tell(message, Refused(self.random.randrange(self.last)))
@@ -196,6 +197,10 @@ class SimStream:
             ticks = self.random.randrange(20, 60) if self._chance(self.faults.slow) else 1
             self.proposals.append(Proposal(message, entries, ticks))
             self.claims += entries if message.is_epoch else ()
+
+    def _is_full(self, message: Message) -> bool:
+        stored = sum(len(entry.body) for entry in self.entries)
+        return 0 < self.most_bytes < stored + sum(map(len, message.parts))
 
     def _commit(self, proposal: Proposal, *, is_told: bool = True) -> None:
         self.entries += proposal.entries
@@ -253,7 +258,8 @@ class SimStream:
         leader = self.cut if server == self.cut else self.leader
         has = self.has[server]
         behind = tuple(name for name in SERVERS if self.has[name] < self.last)
-        return Info(min(self.first, has + 1), has, has, leader, SERVERS, behind)
+        stored = sum(len(entry.body) for entry in self.entries)
+        return Info(min(self.first, has + 1), has, stored, leader, SERVERS, behind, self.most_bytes)
 
     def purge(self, below: int) -> None:
         """Remove what is below; beyond the end the numbering jumps, and all is gone."""

@@ -117,7 +117,7 @@ class Follower:
             self.tails += [bytes(each.records[0].meta) for each in found or ()]
         self.claimed = True
         await self.work
-        self.tails += [bytes(each.records[0].meta) for each in self.taking.batches()]
+        self.tails += [bytes(each.records[0].meta) for each in self.taking.batches() if each]
 
     async def end(self) -> None:
         """Let go."""

@@ -1,4 +1,4 @@
-"""`minibroker log`: what stands in the log on disk. `salvage` writes elsewhere, `restore` a little."""
+"""`minibroker log`: what stands in the log on disk. `salvage` and `move` write elsewhere, `restore` a little."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from minibroker.contract.wire import RUN
 from minibrokerd.bodies.tails import split_bins
 from minibrokerd.cli.group import Group
 from minibrokerd.cli.log_check import check_command
+from minibrokerd.cli.log_move import move_command
 from minibrokerd.cli.log_restore import restore_command
 from minibrokerd.cli.log_salvage import salvage_command
 from minibrokerd.cli.log_stats import stats_command
@@ -42,6 +43,7 @@ def log() -> None:
 
 
 log.add_command(check_command)
+log.add_command(move_command)
 log.add_command(restore_command)
 log.add_command(salvage_command)
 log.add_command(stats_command)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 from zlib import crc32
 
-from minibrokerd.log.failures import DirectoryCopied, DirectoryLocked, NotWritable
+from minibrokerd.log.failures import DirectoryCopied, DirectoryLocked, LogMoved, NotWritable
 from minibrokerd.log.fileops import FileOps, read_all, write_all
 
 KEY_BYTES: Final = 32
@@ -26,9 +26,19 @@ _SEGMENT: Final = re.compile(r"segment-(\d{10})-(\d{5})\.log")
 _RESERVE: Final = re.compile(r"reserve-(\d+)\.log")
 _INDEX: Final = re.compile(r"segment-(\d{10})-(\d{5})\.index")
 _TORN: Final = re.compile(r"(?:torn|damaged)-\d+-\d+\.bin")
-_TEMPORARY: Final = re.compile(r"(?:failed|key|next|reserve)\.tmp")
+_TEMPORARY: Final = re.compile(r"(?:failed|key|moved|next|reserve)\.tmp")
 _OWN: Final = frozenset(
-    {"lock", "key", "state", "failed", "restored.json", "tokens", "tokens.lock", "tokens.tmp"}
+    {
+        "lock",
+        "key",
+        "state",
+        "failed",
+        "moved",
+        "restored.json",
+        "tokens",
+        "tokens.lock",
+        "tokens.tmp",
+    }
     | {"retained"}  # the directory of retained logs: decision 66
 )
 _LOCK_BYTES: Final = 4_096  # of the lock file: who holds it, and where
@@ -79,6 +89,7 @@ class DataDirectory:
     Raises (in `open`):
         DirectoryLocked: another server holds it.
         DirectoryCopied: another server holds the directory that this is a copy of.
+        LogMoved: its log was moved elsewhere.
         NotWritable: it cannot be made or written, or holds files that are not ours.
     """
 
@@ -102,6 +113,7 @@ class DataDirectory:
                 self.ops.make_directory(self.path)
             self._descriptor = self.ops.open_directory(self.path)
             self._take_lock()
+            self._refuse_moved()
             self.session_key = self._read_or_make_key()
         except OSError as exc:
             self.close()
@@ -311,11 +323,27 @@ class DataDirectory:
         """Make another session key."""
         self.session_key = self._make_key()
 
-    def _make_key(self) -> bytes:
-        key = self.ops.random_bytes(KEY_BYTES)
+    def write_key(self, key: bytes) -> None:
+        """Have this session key: that of another directory, or of a stream."""
         self.write_file("key.tmp", key)
         self.ops.rename(self.at("key.tmp"), self.at("key"))
         self.sync()
+        self.session_key = key
+
+    def write_moved(self, to: str) -> None:
+        """Note that the log is elsewhere now; no server opens this directory any more."""
+        self.write_file("moved.tmp", to.encode(errors="surrogateescape") + b"\n")
+        self.ops.rename(self.at("moved.tmp"), self.at("moved"))
+        self.sync()
+
+    def _refuse_moved(self) -> None:
+        if self.ops.exists(self.at("moved")):
+            to = self._read("moved", _LOCK_BYTES).decode(errors="surrogateescape").strip()
+            raise LogMoved(self.path, to, f"remove {self.at('moved')}")
+
+    def _make_key(self) -> bytes:
+        key = self.ops.random_bytes(KEY_BYTES)
+        self.write_key(key)
         return key
 
     def _read(self, name: str, size_bytes: int) -> bytes:

@@ -46,6 +46,19 @@ class DirectoryCopied(LogError):
         self.original = original
 
 
+class LogMoved(LogError):
+    """The log was moved elsewhere: a server that started here would give ids and tokens a second time."""
+
+    exit_code = exits.NOT_WRITABLE
+
+    def __init__(self, name: str, to: str, undo: str = "") -> None:
+        super().__init__(
+            f"cannot use the log in {name}: it was moved to {to}; start with that one"
+            + (f". If no server ever ran on that, you may go back: {undo}" if undo else "")
+        )
+        self.to = to
+
+
 class NotWritable(LogError):
     """The data directory cannot be made, read or written, or is not one of ours."""
 

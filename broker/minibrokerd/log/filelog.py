@@ -123,6 +123,11 @@ class FileLog:
         """Make another session key, before `start`: no session of before goes on."""
         self._directory.renew_key()
 
+    def adopt(self, store_id: bytes, session_key: bytes) -> None:
+        """Make a new log that of this store, between `recover` and `lead`: its sessions and ids go on here."""
+        self.store_id = store_id
+        self._directory.write_key(session_key)
+
     def recover(self) -> Iterator[Batch | Digested]:
         """Open and lock the directory, then yield every batch of data, oldest first.
 

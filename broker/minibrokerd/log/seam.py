@@ -164,8 +164,10 @@ class Log(Protocol):
         """How much of the log `recover` has read."""
         ...
 
-    def recover(self) -> Iterator[Batch | Digested]:
+    def recover(self) -> Iterator[Batch | Digested | None]:
         """Yield every batch of data, or digests instead of some, oldest first; writes nothing.
+
+        None: nothing is there yet, and whoever starts may look whether to go on.
 
         Batches that are digested are not verified one by one, except in the newest segment.
         """

@@ -141,6 +141,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "begins_again": "the log was trimmed faster than this broker could follow, standing by; it reads all of it",
     "takes_over": "this broker stood by and has claimed the log; `why`: `stopped`, or `silence` of whoever led",
     "stream_leader_moved": "`before`, a server of NATS on this machine, led the stream; `preferred` is to lead it",
+    "log_denied": "NATS does not let this broker do what `text` says (docs/guide/cluster-operations.md)",
     "log_stalled": "the replicated log takes nothing for now, and confirms wait; `text` says why",
     "log_goes_on": "it takes appends again, `ms` after the first one that waited",
     "trim_failed": "what the replicated log has no longer to keep could not be purged; that is done later",

@@ -28,6 +28,15 @@ class StreamUnreachable(LogError):
         super().__init__(f"cannot reach the log in {stream}: {reason}; {advice}")
 
 
+class LoginRefused(LogError):
+    """The servers do not let this broker in, or must not be told who asks; nothing was changed."""
+
+    exit_code = exits.USAGE
+
+    def __init__(self, stream: str, reason: str) -> None:
+        super().__init__(f"cannot use the log in {stream}: {reason}")
+
+
 class NoClient(LogError):
     """The package that speaks with NATS is not installed."""
 
@@ -50,6 +59,18 @@ class DamagedStream(LogError):
             "look who else writes to this stream, or purges it"
         )
         self.sequence = sequence
+
+
+class HalfMoved(LogError):
+    """A log was being moved into the stream, and that is not finished."""
+
+    exit_code = exits.DAMAGED
+
+    def __init__(self, stream: str, source: str) -> None:
+        super().__init__(
+            f"cannot use the log in {stream}: it is a part of {source}, which was being moved to it; begin "
+            "`minibroker log move` again, which goes on where it ended"
+        )
 
 
 class Trimmed(LogError):

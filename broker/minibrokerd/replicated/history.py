@@ -11,15 +11,19 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, NamedTuple
 
-from minibrokerd.log.failures import NewerFormat
+from minibrokerd.log.failures import LogMoved, NewerFormat
 from minibrokerd.log.format import Kind
 from minibrokerd.log.log_versions import FORMAT_VERSION
 from minibrokerd.log.seam import Batch
 from minibrokerd.replicated.entries import Assembly, BadEntry, Whole, statement_of
-from minibrokerd.replicated.failures import DamagedStream
+from minibrokerd.replicated.failures import DamagedStream, HalfMoved
 from minibrokerd.replicated.stream import Entry
 
 STRETCH_BYTES: Final = 16 * 1024 * 1024  # what is trimmed at once
+# What `log move` calls itself: in its epoch record, until a checkpoint says that all is there; and in the last
+# checkpoint of a log that is elsewhere now.
+MOVES_IN: Final = "a move from "
+MOVED_TO: Final = "moved to "
 
 
 class Stretch(NamedTuple):
@@ -94,6 +98,9 @@ class History:
         self.is_clean = True
         self.batches = 0
         self.stretches = Stretches(self._stretch_bytes)
+        self.is_for_move = False  # whoever reads it moves the log, and takes a part of one
+        self.half_of = ""  # what is moved here, and is not all there yet
+        self.moved_to = ""
 
     def begin(self, first: int) -> None:
         """Say which entry is the first one that is there."""
@@ -122,9 +129,13 @@ class History:
             raise DamagedStream(self._name, entry.sequence, str(error)) from error
 
     def end(self) -> None:
-        """See that what was read is a whole log; DamagedStream."""
+        """See that what was read is a whole log; DamagedStream, HalfMoved, LogMoved."""
         if not self._assembly.is_between:
             raise DamagedStream(self._name, self.read_to, "a batch has no end")
+        if self.moved_to:
+            raise LogMoved(self._name, self.moved_to)
+        if self.half_of and not self.is_for_move:
+            raise HalfMoved(self._name, self.half_of)
         if self.head > max(self.log_start, 1):
             what = f"the log starts at entry {self.log_start}, and that is not there"
             raise DamagedStream(self._name, self.head, what)
@@ -156,6 +167,7 @@ class History:
             raise NewerFormat(self._name, says.format_version, FORMAT_VERSION)
         if kind is Kind.SEGMENT:
             self.owner = says.owner
+            self.half_of = says.owner.partition(MOVES_IN)[2] or self.half_of
         # Whoever led as the first may not have been the only one who tried: the first record counts, and where it
         # was trimmed, the checkpoint.
         if not self.store_id or kind is Kind.MARKER:
@@ -163,4 +175,6 @@ class History:
         if kind is Kind.MARKER:
             self.log_start = says.log_start
             self.stretches.start_at(says.log_start)
+            self.half_of = ""
+            self.moved_to = says.owner.partition(MOVED_TO)[2]
         self.is_clean = self.is_clean if kind is Kind.SEGMENT else kind is Kind.FOOTER

@@ -34,9 +34,11 @@ from minibrokerd.replicated.history import STRETCH_BYTES, History
 from minibrokerd.replicated.leading import Fence, Overtaken
 from minibrokerd.replicated.standing_by import BEAT_S, Standing
 from minibrokerd.replicated.stream import EntriesGone, Entry, Stream, StreamAway
+from minibrokerd.replicated.stream_space import StreamSpace
 from minibrokerd.replicated.taking_over import OpenStream, TakeOver
 from minibrokerd.replicated.words import Word
 
+INFO_S: Final = 10.0  # whether the stream was given a limit meanwhile
 LOOK_S: Final = 0.5  # without an append: whether somebody else leads is looked at
 LAST_WORD_S: Final = 0.5  # that a stop waits until its last word is said
 CLOSE_S: Final = 5.0  # that a stop waits for its footer
@@ -86,12 +88,17 @@ class JetStreamLog:
         self._stalled_s = 0.0  # since when an append waits for the stream; 0: none does
         self._told = False
         self._stamp = (0, 0)
+        self._space = StreamSpace(stretch_bytes)
+        self._under_way_bytes = 0  # of the batch
+        self._asked_info_s = 0.0
+        self._is_full = False  # a publish was refused, and there was no room since
         self._on_synced: Callable[[int], None] = _not_led
+        self._on_room: Callable[[], None] = lambda: None
         self._on_failed: Callable[[BaseException], None] = _not_led
 
     # -- a start ------------------------------------------------------------------------------------
 
-    def recover(self) -> Iterator[Batch]:
+    def recover(self) -> Iterator[Batch | None]:
         """Read the log, and lead it: from the last batch on, nobody who led before can append.
 
         Raises:
@@ -146,7 +153,7 @@ class JetStreamLog:
         """Go on under the epoch that `recover` claimed."""
         assert self._taking is not None, "recover() comes first"
         assert self._taking.position, "recover() comes first, to its end"
-        self._on_synced, self._on_failed = on_synced, on_failed
+        self._on_synced, self._on_room, self._on_failed = on_synced, on_room, on_failed
         self.epoch, self.next_number = self.history.epoch, self.history.number + 1
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._stamp = now_ms, unix_ms
@@ -204,6 +211,7 @@ class JetStreamLog:
             await stream.say(self._word.encode())
             self._taking.hand_over()
             self._stay_apart()
+            await self._measure(self._fence)
             await self._work()
             return
 
@@ -227,8 +235,32 @@ class JetStreamLog:
         self._stamp = batch.now_ms, batch.unix_ms
         self.history.number = batch.number
         parts = self._encoded(batch.records, Kind.DATA, batch.number, batch.now_ms, batch.unix_ms)
+        self._under_way_bytes = sum(map(len, parts))
         self._put(parts, partial(self._synced, batch.number))
         return False
+
+    @property
+    def position(self) -> int:
+        """The sequence of the last entry that was appended here; 0: none was."""
+        return self._fence.position if self._fence is not None else 0
+
+    def append_all(self, batches: Sequence[Batch], done: Callable[[int], object]) -> None:
+        """Append batches as one, at most 500 and 16 MiB of them, for whoever moves a log.
+
+        `done` follows, with their bytes.
+        """
+        parts: list[bytes] = []
+        for batch in batches:
+            number, self.next_number = self.next_number, self.next_number + 1
+            self.history.number = number
+            parts += self._encoded(batch.records, Kind.DATA, number, batch.now_ms, batch.unix_ms)
+        self._put(parts, done)
+
+    def state(self, more: str, done: Callable[[int], object]) -> None:
+        """Append a checkpoint that says `more` of the log; `done` follows."""
+        says = Statement(FORMAT_VERSION, self.history.log_start, self.session_key, more)
+        number = self.history.number
+        self._put(self._encoded([says.record()], Kind.MARKER, number, *self._stamp), done)
 
     def _put(self, parts: list[bytes], done: Callable[[int], object]) -> None:
         self._jobs.append((parts, done))
@@ -248,7 +280,9 @@ class JetStreamLog:
                 if self._stalled_s:
                     self._goes_on()
                 self._jobs.popleft()
-                done(sum(map(len, parts)))
+                size_bytes = sum(map(len, parts))
+                self._space.appended(size_bytes)
+                done(size_bytes)
         except Overtaken as overtaken:
             self._fail(AnotherLeads(self.name, fence.position, overtaken.what))
         finally:
@@ -261,7 +295,7 @@ class JetStreamLog:
     def _synced(self, number: int, size_bytes: int) -> None:
         assert self._fence is not None
         self.history.stretches.add(self._fence.position, size_bytes, number)
-        self._under_way = False
+        self._under_way, self._under_way_bytes = False, 0
         self._on_synced(number)
 
     def _fail(self, error: BaseException) -> None:
@@ -307,6 +341,8 @@ class JetStreamLog:
             return
         if not self._works and self._fence is not None and monotonic() - self._appended_s > LOOK_S:
             self._spawn(self._look_behind(self._fence))
+            if monotonic() - self._asked_info_s > (LOOK_S if self._space.is_limited else INFO_S):
+                self._spawn(self._measure(self._fence))
         self._loop.call_later(LOOK_S, self._look)
 
     def _beat(self) -> None:
@@ -338,8 +374,22 @@ class JetStreamLog:
     # -- its length ---------------------------------------------------------------------------------
 
     def room_for(self, size_bytes: int) -> Room:
-        """There is room while the stream takes what comes; a full one makes appends wait."""
-        return Room.GRANTED
+        """Grant room for records of `size_bytes`, if the stream has it beside what settlements and copies need."""
+        if self._space.has_room(self._under_way_bytes + size_bytes):
+            return Room.GRANTED
+        self._is_full = True
+        return Room.REFUSED
+
+    async def _measure(self, fence: Fence) -> None:
+        """Ask how full the stream is, and say so if there is room again."""
+        self._asked_info_s = monotonic()
+        try:
+            self._space.told(await fence.stream.info())
+        except StreamAway:
+            return
+        if self._is_full and not self._is_over and self._space.has_room(self._under_way_bytes):
+            self._is_full = False
+            self._on_room()
 
     @property
     def disk_bytes(self) -> int:
@@ -373,6 +423,7 @@ class JetStreamLog:
         if log_start <= fence.position and not self._is_over:
             try:
                 await fence.stream.purge(log_start)
+                await self._measure(fence)
             except StreamAway as away:
                 events.warning("trim_failed", stream=OwnText(self.name), text=OwnText(away))
         done()

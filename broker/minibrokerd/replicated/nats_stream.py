@@ -11,12 +11,26 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
 
-from minibrokerd.replicated.failures import NoClient, StreamUnfit, StreamUnreachable
+from minibrokerd.process.logs import OwnText, events
+from minibrokerd.replicated.failures import (
+    LoginRefused,
+    NoClient,
+    StreamUnfit,
+    StreamUnreachable,
+)
+from minibrokerd.replicated.nats_login import (
+    PLAIN,
+    LoginUnusable,
+    denied_subject,
+    login_of,
+    refusal,
+    tls_of,
+)
 from minibrokerd.replicated.stream import (
     PART_BYTES,
     Acked,
@@ -37,7 +51,9 @@ ANSWER_S: Final = 2.0
 READ_S: Final = 5.0
 CONNECT_S: Final = 2
 OPEN_S: Final = 15.0  # that a start waits for a leader: an election takes 4 to 9 s
+TOLD_S: Final = 3.0  # without a leader: it is said what is missing
 AGAIN_S: Final = 0.25
+END_S: Final = 1.0
 PING_S: Final = 1  # twice unanswered, and another server is tried
 PENDING_BYTES: Final = 64 * 1024 * 1024  # a batch is handed over whole
 HEADERS_BYTES: Final = 4 * 1024
@@ -61,6 +77,10 @@ LAST: Final = re.compile(r"wrong last sequence: (\d+)")
 FULL: Final = re.compile("maximum (bytes|messages) exceeded")
 
 
+class NotLetIn(StreamAway):
+    """The servers do not take who asks, or must not be told; it stays so until somebody changes something."""
+
+
 class NatsStream:
     """One stream, over one connection that is made again when it is lost; see `Stream`."""
 
@@ -75,6 +95,8 @@ class NatsStream:
         self._answers: dict[str, asyncio.Queue[Any]] = {}
         self._asked = 0
         self.said = ""  # the last thing that the client said of the connection
+        self._denied = ""  # what a server does not let us do, since the last append or question
+        self._told: set[str] = set()  # of that, what was logged
 
     # -- a start ------------------------------------------------------------------------------------
 
@@ -82,9 +104,9 @@ class NatsStream:
         """Connect, make the stream if there is none, and see that its settings are safe.
 
         Raises:
-            NoClient, StreamUnfit, StreamUnreachable
+            LoginRefused, NoClient, StreamUnfit, StreamUnreachable
         """
-        until_s = monotonic() + OPEN_S
+        began_s, is_told = monotonic(), False
         while True:
             try:
                 await self._connect()
@@ -101,7 +123,13 @@ class NatsStream:
                 reason = error["description"]
             except StreamAway as away:
                 reason = str(away)
-            if monotonic() > until_s:
+                if isinstance(away, NotLetIn):
+                    await self.close()
+                    raise LoginRefused(self.name, reason) from away
+            if monotonic() - began_s > TOLD_S and not is_told:
+                is_told = True
+                events.warning("log_stalled", stream=OwnText(self.name), text=OwnText(reason))
+            if monotonic() - began_s > OPEN_S:
                 await self.close()
                 advice = "see that most servers of NATS run and reach each other, then start again"
                 raise StreamUnreachable(self.name, reason, advice)
@@ -114,30 +142,37 @@ class NatsStream:
     async def _connect(self) -> None:
         if self._client is not None and not self._closed.is_set():
             return
-        try:
-            from nats import errors
-            from nats.aio.client import Client
-        except ImportError as error:
-            raise NoClient from error
-        self._errors = (errors.Error, OSError, TimeoutError)
+        client, error_of_nats = _new_client(self._address)
+        self._errors = (error_of_nats, OSError, TimeoutError)
         closed = self._closed = asyncio.Event()
+        address = self._address
 
         async def on_closed() -> None:
             closed.set()
 
+        refused = asyncio.Event()
+
         async def on_error(error: Exception) -> None:
             self.said = str(error) or type(error).__name__
+            if refusal(self.said):
+                refused.set()
+            self._is_denied(denied_subject(self.said, address))
 
-        login: dict[str, Any] = {}
-        if self._address.user:
-            login = {"user": self._address.user, "password": str(self._address.password)}
-        here, elsewhere = await asyncio.to_thread(here_and_elsewhere, self._address.servers)
+        here, elsewhere = await asyncio.to_thread(here_and_elsewhere, address.servers)
         places = here + elsewhere  # the shorter way first
-        client = Client()
+
+        async def on_disconnected() -> None:
+            with suppress(LoginUnusable):  # what was read before may still do
+                client.options |= {"tls": tls_of(address)} if address.tls else {}
+
+        self.said = ""
         try:
+            options = dict(login_of(address))
+            if address.tls:
+                options["tls"] = tls_of(address)
             # Each server twice at the most; once connected, it is to try for ever.
-            await client.connect(
-                servers=[f"nats://{place}" for place in places],
+            connecting = client.connect(
+                servers=[f"{address.scheme}://{place}" for place in places],
                 dont_randomize=True,
                 name="minibroker",
                 connect_timeout=CONNECT_S,
@@ -146,18 +181,31 @@ class NatsStream:
                 ping_interval=PING_S,
                 closed_cb=on_closed,
                 error_cb=on_error,
+                disconnected_cb=on_disconnected,
                 pending_size=PENDING_BYTES,
-                **login,
+                **options,
             )
+            await _unless(connecting, refused)
             client.options["max_reconnect_attempts"] = -1
+        except LoginUnusable as error:
+            raise NotLetIn(str(error)) from error
         except self._errors as error:
-            with suppress(*self._errors):
-                await client.close()
-            raise StreamAway(f"no server answers ({self.said or _words(error)})") from error
+            await self._end(client)
+            said = self.said or _words(error)
+            if reason := refusal(said):
+                raise NotLetIn(reason) from error
+            raise StreamAway(f"no server answers ({said})") from error
         if not self.beside and client.connected_url.netloc in here:
             self.beside = str(client._server_info.get("server_name", ""))
         self._client, self._inbox = client, client.new_inbox()
         await client.subscribe(f"{self._inbox}.*", cb=self._answered)
+
+    def _is_denied(self, what: str) -> None:
+        self._denied = what or self._denied
+        if what and what not in self._told:
+            self._told.add(what)
+            text = f"this broker may not {what}"
+            events.warning("log_denied", stream=OwnText(self.name), text=OwnText(text))
 
     async def _make(self) -> dict[str, Any]:
         config = config_of(self._address)
@@ -199,7 +247,7 @@ class NatsStream:
             answer = await client.request(subject, parts[-1], timeout=APPEND_S, headers=headers)
         except self._errors as error:
             is_led = type(error).__name__ != "NoRespondersError"
-            return Unknown(_words(error), is_led)
+            return Unknown(str(self._away(error)), is_led)
         return _outcome(answer.data)
 
     async def _unconnected(self) -> Outcome:
@@ -230,7 +278,7 @@ class NatsStream:
                     found.append(entry)
         except self._errors as error:
             if not found:
-                raise StreamAway(_words(error)) from error
+                raise self._away(error) from error
         finally:
             del self._answers[token]
         return _from(first, found)
@@ -267,6 +315,7 @@ class NatsStream:
             tuple(
                 each["name"] for each in replicas if each.get("offline") or not each.get("current")
             ),
+            said["config"].get("max_bytes", 0),
         )
 
     async def purge(self, below: int) -> None:
@@ -310,16 +359,62 @@ class NatsStream:
         try:
             answer = await self._client.request(subject, wish, timeout=timeout_s)
         except self._errors as error:
-            raise StreamAway(_words(error)) from error
+            raise self._away(error) from error
         said: dict[str, Any] = json.loads(answer.data)
         return said
+
+    def _away(self, error: BaseException) -> StreamAway:
+        """Return why a question has no answer."""
+        denied, self._denied = self._denied, ""
+        if denied:
+            return NotLetIn(f"this broker may not {denied}; let it, in the servers of NATS")
+        return StreamAway(_words(error))
 
     async def close(self) -> None:
         """Close the connection; see `Stream`."""
         client, self._client = self._client, None
         if client is not None:
-            with suppress(*self._errors):
+            await self._end(client)
+
+    async def _end(self, client: Any) -> None:
+        with suppress(*self._errors):
+            async with asyncio.timeout(END_S):  # behind a handshake that failed it waits for ever
                 await client.close()
+
+
+def _new_client(address: StreamAddress) -> tuple[Any, type[Exception]]:
+    """Return a client that is not connected, and what its errors are; NoClient."""
+    try:
+        from nats import errors
+        from nats.aio.client import Client
+    except ImportError as error:
+        raise NoClient from error
+
+    class Checked(Client):  # type: ignore[misc]  # what it is made of is not typed
+        """Says nothing of who asks to a server that does not encrypt, if it should."""
+
+        async def _process_info(
+            self, info: dict[str, Any], initial_connection: bool = False
+        ) -> None:
+            if address.tls and initial_connection and not info.get("tls_required"):
+                raise errors.Error(PLAIN)
+            await super()._process_info(info, initial_connection)
+
+    return Checked(), errors.Error
+
+
+async def _unless(connecting: Coroutine[Any, Any, None], refused: asyncio.Event) -> None:
+    """Wait for a connection to be made, but not on after a refusal: nats-py can wait for ever then."""
+    tasks = asyncio.ensure_future(connecting), asyncio.ensure_future(refused.wait())
+    try:
+        await asyncio.wait(tasks, timeout=OPEN_S, return_when=asyncio.FIRST_COMPLETED)
+        if not tasks[0].done():
+            raise TimeoutError
+        await tasks[0]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _outcome(data: bytes) -> Outcome:

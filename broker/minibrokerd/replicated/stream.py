@@ -66,6 +66,7 @@ class Info(NamedTuple):
     """What some server believes of the stream: a hint. `leader` is the name of a server, "" if it knows of none.
 
     An empty stream has `last` = `first` - 1. `behind` are those of `servers` that are away, or not caught up.
+    `most_bytes` is what it may hold; 0 or less: it has no limit.
     """
 
     first: int
@@ -74,6 +75,7 @@ class Info(NamedTuple):
     leader: str
     servers: tuple[str, ...]
     behind: tuple[str, ...]
+    most_bytes: int = 0
 
 
 class StreamAway(Exception):

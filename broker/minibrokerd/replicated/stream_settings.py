@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from minibrokerd.replicated.history import STRETCH_BYTES
 from minibrokerd.replicated.stream_address import StreamAddress
+from minibrokerd.replicated.stream_space import LEAST_STRETCHES
 
 LIMIT_NONE: Final = -1
 
@@ -37,6 +39,7 @@ SETTINGS: Final = (
     StreamSetting("sealed", False, "it is written"),
 )
 DEFAULTS: Final = {"max_msgs": LIMIT_NONE, "max_msgs_per_subject": LIMIT_NONE, "max_age": 0}
+LEAST_BYTES: Final = LEAST_STRETCHES * STRETCH_BYTES
 DUPLICATES_NS: Final = (
     1_000_000_000  # the least use of memory: ids are not sent, the expectation does it
 )
@@ -64,6 +67,9 @@ def unfit(config: Mapping[str, Any], address: StreamAddress) -> list[str]:
             )
     if config.get("num_replicas", 1) < address.replicas:
         faults.append(f"num_replicas is {config.get('num_replicas', 1)}, {address.replicas} asked")
+    most_bytes = config.get("max_bytes", LIMIT_NONE)
+    if 0 < most_bytes < LEAST_BYTES:
+        faults.append(f"max_bytes is {most_bytes}, none or {LEAST_BYTES} at least is needed")
     subjects = {address.record_subject, address.epoch_subject}
     if set(config.get("subjects") or ()) != subjects:
         faults.append(f"its subjects are not {' and '.join(sorted(subjects))}")

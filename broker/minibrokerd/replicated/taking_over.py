@@ -28,6 +28,7 @@ FULL_S: Final = 0.002  # until it is tried again to hand over one more
 LOOKS_AGAIN: Final = (
     3  # at the end of what could be read, before the claim: another replica may have more
 )
+TURN_S: Final = 0.05  # that whoever starts waits for batches, before it looks at what else there is
 LOOK_AGAIN_S: Final = 0.01
 FOLLOW_S: Final = 0.1  # between two looks at the end of the log, while another one leads
 SLICE_S: Final = 0.05  # between two looks for a stop
@@ -110,15 +111,24 @@ class TakeOver:
             yield found if isinstance(found, list) else None
         self._is_over = True
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield the batches of data, oldest first; blocks while none is there. At its end the log is led.
+    def batches(self) -> Iterator[Batch | None]:
+        """Yield the batches of data, oldest first, and now and then None while none is there.
+
+        At its end the log is led.
 
         Raises:
             LogError: see `failures.py`.
         """
         self._begin()
         try:
-            while (found := self._read.get()) is not Mark.END:
+            while True:
+                try:
+                    found = self._read.get(timeout=TURN_S)
+                except queue.Empty:
+                    yield None
+                    continue
+                if found is Mark.END:
+                    return
                 if isinstance(found, BaseException):
                     raise found
                 if isinstance(found, list):

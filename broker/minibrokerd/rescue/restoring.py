@@ -42,7 +42,7 @@ class Restored:
     sessions: bool  # whether clients of the original may go on with their sessions
 
 
-class _AtOnce:
+class AtOnce:
     """Does the jobs of the log where they are handed over: nobody else waits for anything."""
 
     def __init__(self, *_: Any) -> None:
@@ -80,7 +80,7 @@ def restore(directory: DataDirectory, ops: FileOps, *, new_sessions: bool) -> Re
         directory.path,
         segment_bytes=survey_of(directory, ops).segment_bytes or DEFAULT_SEGMENT_BYTES,
         ops=ops,
-        make_writer=_AtOnce,
+        make_writer=AtOnce,
         raised_epochs=RAISED_EPOCHS,
         adopts_copy=True,
     )

@@ -357,8 +357,9 @@ class Server:
         gc.disable()
         for batch in self._log.recover():
             self._stop_early()
-            self.engine.replay(batch)
-            base_ms = max(base_ms, batch.now_ms)
+            if batch is not None:
+                self.engine.replay(batch)
+                base_ms = max(base_ms, batch.now_ms)
             now_s = time.monotonic()
             if now_s - turned_s > TURN_S:
                 await asyncio.sleep(0)  # whoever asks over HTTP is told how far it is
