@@ -97,14 +97,27 @@ class Books:
             if sent is not None and self._is_gone(sent, asked_us):
                 self._violation("O4", f"offset {offset} of {log} had ended, and is read")
 
-    def read_since(self, log: str, unix_ms: int, found: Found, asked_us: int) -> None:
-        """A reader got these of what was published at or after a time, by a clock that never jumped."""
+    def read_since(
+        self,
+        log: str,
+        unix_ms: int,
+        found: Found,
+        asked_us: int,
+        now_us: int,
+        is_spoilt: Callable[[Sent], bool],
+    ) -> None:
+        """A reader got these, now, of what was published at or after a time, by a clock that never jumped.
+
+        `is_spoilt` says of a message whether it may have been where a bit turned.
+        """
         self.read(log, 0, found, asked_us)
         first = min((offset for offset, _ in found), default=-1)
         for sent in self.of_log[log]:
             is_there = sent.outcome == OK and 0 < sent.confirmed_us < asked_us
             is_skipped = is_there and sent.sent_unix_ms > unix_ms and sent.offset < first
-            if is_skipped and not self._may_be_gone(sent, asked_us, jumped=False):
+            # A crash may have come between question and answer, and what it found gone, or spoilt, since then.
+            is_owed = not (is_spoilt(sent) or self._may_be_gone(sent, now_us, jumped=False))
+            if is_skipped and is_owed:
                 text = f"{log} was read from {unix_ms} on: {first}, and {sent.offset} is younger"
                 self._violation("O3", text)
 

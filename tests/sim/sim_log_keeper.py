@@ -78,8 +78,16 @@ class LogKeeper(LogWorker):
         asked_us = self.world.loop.now_us
 
         def told(value: Any, error: Exception | None) -> None:
-            if error is None and not self.world.laws.jumped:
-                self.books.read_since(log, unix_ms, _found(value), asked_us)
+            world = self.world
+            queue = world.broker.core.store.queues.get(log) if world.broker is not None else None
+            if error is None and queue is not None and not world.laws.jumped:
+                rot, number, found = world.disk.rot, queue.number, _found(value)
+                now_us = world.loop.now_us
+
+                def is_spoilt(sent: Sent) -> bool:
+                    return sent.id in rot.suspects or rot.is_spoilt(number, sent.offset)
+
+                self.books.read_since(log, unix_ms, found, asked_us, now_us, is_spoilt)
 
         fields = {"queue": log, "start": "time", "at": unix_ms, "most_bytes": 3_000}
         self.ask("log_read", fields, told)

@@ -13,6 +13,9 @@ from checker import Checker, Handed, History, Intent
 from sim_client import Work
 from sim_disk import FaultyDisk
 from sim_impatient import ImpatientClient
+from sim_ledger import Ledger
+from sim_log_books import Books
+from sim_log_bounds import Bounds, Sent
 from sim_steps import Step
 from sim_tap import Tap
 from sim_world import World
@@ -214,3 +217,27 @@ def test_what_was_begun_while_no_broker_ran_may_have_died_of_its_time_to_live(tt
     dead = Handed("drain", 2, "q0.dlq", 2, 1, 30_000, 1_010_000, 1)
     checker.taken_over(history, dead, {1}, 5_000_000, 1_010_000)
     assert bool(checker.violations) != bool(ttl_ms)
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "answered_us", "is_told"),
+    [(False, 200_000, True), (True, 200_000, False), (False, 900_000, False)],
+    ids=["neither", "its file is spoilt", "its retention is over"],
+)
+def test_what_a_read_from_a_time_on_skips_went_before_its_answer_came(
+    spoilt: bool, answered_us: int, is_told: bool
+) -> None:
+    """A read that a crash held up: the file lost a bit, or a message its retention, after somebody had asked."""
+    checker = Checker()
+    books = Books(checker, Ledger(lambda: answered_us))
+    books.bounds["l0"] = Bounds({"retention_ms": 500})
+    sent = [
+        Sent(name, "l0", "p", "", at_us, at_us // 1_000)
+        for name, at_us in ((b"1", 10_000), (b"2", 20_000))
+    ]
+    for offset, each in enumerate(sent):
+        books.intend(each)
+        books.stored(each, (1, offset), each.sent_us + 1_000)
+    found = [(1, sent[1].name)]
+    books.read_since("l0", 5, found, 100_000, answered_us, lambda skipped: spoilt)
+    assert bool(checker.violations) == is_told
