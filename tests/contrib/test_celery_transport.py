@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
@@ -96,6 +97,16 @@ def test_one_more_connection_of_a_worker_waits_for_a_broker_that_is_away(
         connecting.join()
         assert not errors
         assert more.connected
+
+
+def test_where_nothing_listens_the_error_says_where_and_what_to_start() -> None:
+    """Celery shows no more than its text."""
+    with socket.socket() as taken:  # bound, and it does not listen: whoever connects is refused
+        taken.bind(("127.0.0.1", 0))
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        connection = kombu.Connection(f"minibroker://{where}")
+        with pytest.raises(ConnectionRefusedError, match=rf"{where}.*minibroker serve"):
+            connection.transport.establish_connection()
 
 
 def test_a_connection_has_what_its_prefetch_says_and_gives_it_back(

@@ -10,7 +10,7 @@ from typing import Any
 import dramatiq
 import pytest
 from dramatiq.errors import ConnectionFailed, QueueJoinTimeout, QueueNotFound
-from dramatiq.results import ResultMissing, Results, ResultTimeout
+from dramatiq.results import ResultFailure, ResultMissing, Results, ResultTimeout
 
 import minibroker.sync
 from minibroker.contrib.dramatiq import MinibrokerBackend, MinibrokerBroker
@@ -252,7 +252,8 @@ def test_queues_that_nobody_declared_and_brokers_that_are_away(
     broker_server.kill()
     away = MinibrokerBroker(broker_server.url, timeout=0.1)
     away.declare_queue("default")
-    with pytest.raises(ConnectionFailed):
+    where = broker_server.url.removeprefix("minibroker://")
+    with pytest.raises(ConnectionFailed, match=f"not sent: .*{where}"):
         away.enqueue(dramatiq.Message("default", "nobody", (), {}, {}))
     with pytest.raises(ConnectionFailed):
         away.consume("default")
@@ -279,4 +280,27 @@ def test_results_are_waited_for_and_missing_and_replaced(
     assert sent.get_result(backend=backend) == [1, "two"]
     with minibroker.sync.connect(broker_server.url) as client:
         assert client.stats()["queues"]["dramatiq-results"]["ready"] == 1
+    backend.client.close()
+
+
+def test_who_waits_for_a_result_that_is_too_large_hears_so(
+    broker: MinibrokerBroker, broker_server: BrokerServer
+) -> None:
+    """At once, and not a time-out; the actor ran, and is not run again."""
+    backend = MinibrokerBackend(broker_server.url)
+    broker.add_middleware(Results(backend=backend))
+    runs = []
+
+    def grow() -> str:
+        runs.append(1)
+        return "x" * 2_000_000
+
+    sent = actor(broker, grow, store_results=True)
+    with working(broker):
+        message = sent.send()
+        with pytest.raises(ResultFailure, match=r"TooLarge.*return its name"):
+            message.get_result(backend=backend, block=True, timeout=30_000)
+        broker.join("default", timeout=30_000)
+    assert runs == [1]
+    assert "dead" not in stats(broker)
     backend.client.close()

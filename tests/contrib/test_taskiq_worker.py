@@ -15,7 +15,7 @@ from taskiq.formatters.json_formatter import JSONFormatter
 from taskiq.receiver import Receiver
 
 import minibroker
-from minibroker.contract.errors import LeaseLost
+from minibroker.contract.errors import LeaseLost, TooLarge
 from minibroker.contrib.taskiq import MinibrokerBroker, MinibrokerResultBackend
 from support.broker import BrokerServer
 
@@ -267,4 +267,27 @@ async def test_results_and_progress(broker_server: BrokerServer) -> None:
     async with minibroker.connect(broker_server.url) as client:
         assert await client.queue("once").peek() == []
     await once.shutdown()
+    await broker.shutdown()
+
+
+async def test_who_waits_for_a_result_that_is_too_large_hears_so(
+    broker_server: BrokerServer,
+) -> None:
+    """At once, and not a time-out; the task ran, and is not run again."""
+    backend = MinibrokerResultBackend(broker_server.url)
+    broker = MinibrokerBroker(broker_server.url).with_result_backend(backend)
+    runs = []
+
+    @broker.task(task_name="grow")
+    async def grow() -> str:
+        runs.append(1)
+        return "x" * 2_000_000
+
+    sent = await grow.kiq()
+    async with working(broker):
+        result = await sent.wait_result(check_interval=0.01, timeout=60)
+    assert result.is_err
+    with pytest.raises(TooLarge, match="return its name"):
+        result.raise_for_error()
+    assert runs == [1]
     await broker.shutdown()

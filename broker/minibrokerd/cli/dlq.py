@@ -104,7 +104,8 @@ def groups(queue: str, where: Where | None, count: int, url: str, as_json: bool)
                 print_json(_group_json(group))
             return
         rows = ([*map(str, _group_row(group))] for group in found[:count])
-        print_table(GROUP_HEADS, rows, f"no such message is in {dlq_of(queue)}", ("error",))
+        empty = f"no such message is in {dlq_of(queue)}" if where else f"{dlq_of(queue)} is empty"
+        print_table(GROUP_HEADS, rows, empty, ("error",))
         if len(found) > count:
             note(f"and {len(found) - count:,} smaller groups; --count shows more")
 

@@ -29,10 +29,11 @@ from minibroker.contract.errors import (
     NotSent,
     OutcomeUnknown,
     Timeout,
+    TooLarge,
     UnknownQueue,
 )
 from minibroker.contrib.lent_messages import LentMessages
-from minibroker.contrib.named_results import NamedResults
+from minibroker.contrib.named_results import NamedResults, too_large
 
 # Of the connection, not of what was asked: Dramatiq tries these again, and no others.
 AWAY: Final = (ConnectionLost, NotSent, OutcomeUnknown, Timeout, Closed)
@@ -113,7 +114,7 @@ class MinibrokerBroker(dramatiq.Broker):
                 timeout=_patience(),
             )
         except AWAY as error:
-            raise ConnectionFailed(error) from error
+            raise self._failed(error) from error
         except MinibrokerError as error:
             if isinstance(message, LentProxy):  # a retry that is refused is a death
                 message.fail()
@@ -143,7 +144,10 @@ class MinibrokerBroker(dramatiq.Broker):
         try:
             return _Consumer(self._queue(queue_name), prefetch, timeout)
         except MinibrokerError as error:
-            raise ConnectionFailed(error) from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: MinibrokerError) -> ConnectionFailed:
+        return ConnectionFailed(f"{error} (the broker at {self.client._driver.options.where})")
 
     def flush(self, queue_name: str) -> None:
         """End all messages of a queue, the dead ones, too; QueueNotFound."""
@@ -279,6 +283,18 @@ class MinibrokerBackend(ResultBackend):
         if data is None:
             raise (ResultTimeout if block else ResultMissing)(message)
         return self.unwrap_result(self.encoder.decode(data))
+
+    def store_result(self, message: Any, result: Any, ttl: int) -> None:
+        """Keep a result; for one that is larger than the broker takes keep that it is.
+
+        Raises:
+            TooLarge: it is. Who waits for the result gets a ResultFailure, at once.
+        """
+        try:
+            super().store_result(message, result, ttl)
+        except TooLarge as error:
+            self.store_exception(message, too_large(error), ttl)
+            raise
 
     def _get(self, message_key: str) -> Any:
         data = self._results.get(message_key)

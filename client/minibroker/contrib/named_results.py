@@ -14,13 +14,24 @@ from typing import Any, Final
 
 import minibroker.sync
 from minibroker.contract.confirms import Confirm
-from minibroker.contract.errors import MessageFailed, Timeout, UnknownMessage, UnknownQueue
+from minibroker.contract.errors import (
+    MessageFailed,
+    Timeout,
+    TooLarge,
+    UnknownMessage,
+    UnknownQueue,
+)
 from minibroker.session.peek import Peeks
 from minibroker.session.spans import Span
 
 PLACEHOLDER: Final = b""
 PLACE_KEPT: Final = timedelta(hours=1)
 GONE: Final = (MessageFailed, UnknownMessage)  # what stood there: look again
+
+
+def too_large(error: TooLarge) -> TooLarge:
+    """Return what is kept in the place of a result that the broker refused with `error`."""
+    return TooLarge(f"the result is too large, keep it elsewhere and return its name: {error}")
 
 
 class NamedResults:

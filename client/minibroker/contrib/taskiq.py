@@ -31,9 +31,9 @@ from taskiq.serializers import JSONSerializer
 
 import minibroker
 from minibroker.aio.consumer import Consumer
-from minibroker.contract.errors import LeaseLost, MinibrokerError
+from minibroker.contract.errors import LeaseLost, MinibrokerError, TooLarge
 from minibroker.contrib.lending import Lending
-from minibroker.contrib.named_results import NamedResultsInLoop
+from minibroker.contrib.named_results import NamedResultsInLoop, too_large
 from minibroker.session.settlements import BEGUN, HELD
 from minibroker.session.spans import Span
 
@@ -343,8 +343,17 @@ class MinibrokerResultBackend(AsyncResultBackend):
         self._serializer = serializer or JSONSerializer()
 
     async def set_result(self, task_id: str, result: TaskiqResult) -> None:
-        """Keep the result of a task; a worker waits for a broker that is away."""
-        await self._put(task_id, result)
+        """Keep the result of a task; a worker waits for a broker that is away.
+
+        Raises:
+            TooLarge: it is larger than the broker takes. Who waits for it gets a result whose `error` says so.
+        """
+        try:
+            await self._put(task_id, result)
+        except TooLarge as error:
+            told = {"is_err": True, "return_value": None, "log": None, "error": too_large(error)}
+            await self._put(task_id, result.model_copy(update=told))
+            raise
 
     async def is_result_ready(self, task_id: str) -> bool:
         """Return whether there is a result."""

@@ -110,7 +110,11 @@ class Transport(virtual.Transport):
             )
         place = host, port
         if client.alt or place not in _reached or not _is_worker():
-            socket.create_connection(place, within_s).close()  # says at once what is wrong
+            try:
+                socket.create_connection(place, within_s).close()  # says at once what is wrong
+            except ConnectionRefusedError as error:
+                advice = f"nothing listens at {host}:{port}; does `minibroker serve` run there?"
+                raise ConnectionRefusedError(error.errno, advice) from None
         is_sealed = self.scheme == SEALED or bool(client.ssl)
         scheme = SEALED if is_sealed else PLAIN
         where = f"[{host}]" if ":" in host else host
