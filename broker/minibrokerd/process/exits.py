@@ -43,7 +43,7 @@ EXITS: Final = (
     Exit(
         REFUSED,
         "the server refused the command, or answered too late; backup: the log changed too fast; bridge: a "
-        "message fits nowhere",
+        "message fits nowhere; log move: an end is not as it must be",
         "read the message: it names the cause and the next step",
     ),
     Exit(

@@ -162,6 +162,10 @@ class NatsStream:
         places = here + elsewhere  # the shorter way first
 
         async def on_disconnected() -> None:
+            # nats-py would let whoever waits for an answer wait for its time-out.
+            for answer in getattr(client, "_resp_map", {}).values():
+                if not answer.done():
+                    answer.set_exception(ConnectionError("the connection was lost"))
             with suppress(LoginUnusable):  # what was read before may still do
                 client.options |= {"tls": tls_of(address)} if address.tls else {}
 
