@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: attacks model bridges cluster backups page screenshots help setup serve test check format tables bench compare counted demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-fanout bench-log bench-workers bench-blocking bench-http bench-tenants dramatiq-suite taskiq-suite django-suite bench-celery celery-suite celery-torture flower libraries-torture bench-libraries clean
+.PHONY: attacks model bridges cluster cluster-test backups page screenshots help setup serve test check format tables bench compare counted demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-fanout bench-log bench-workers bench-blocking bench-http bench-tenants dramatiq-suite taskiq-suite django-suite bench-celery celery-suite celery-torture flower libraries-torture bench-libraries clean
 
 help:
 	@echo "make serve    start the broker on ./data, port 7272; PORT=7300, or the variables of minibroker serve"
@@ -31,6 +31,7 @@ help:
 	@echo "make story    Flask, Django and workers out of the wheel while all of it dies once: SEED, BUDGET=600 s, REQUESTS=500"
 	@echo "make bridges  minibroker bridge with RabbitMQ, Redis, NATS and Kafka (KAFKA_HOME): each process dies on each way; make test has one death for each"
 	@echo "make cluster  three servers of NATS on this machine and a broker whose log they keep: DIR=folder, PORT=7272"
+	@echo "make cluster-test  three servers of NATS and brokers on them, some of which are killed: half a minute"
 	@echo "make dramatiq-suite  the tests of Dramatiq itself, out of its source package, with minibroker as its broker; ARGS=\"-k redis\""
 	@echo "make taskiq-suite    the same of Taskiq"
 	@echo "make django-suite    Django's tests of its Tasks, with minibroker where they say DummyBackend and ImmediateBackend; a Python of 3.12 or more in PATH"
@@ -188,6 +189,9 @@ crash: $(VENV)/.develop-ready
 
 bridges: $(VENV)/.peers-ready
 	@EVERY_DEATH=1 $(BIN)/python -m pytest --quiet tests/bridges
+
+cluster-test: $(VENV)/.develop-ready
+	@$(BIN)/python -m pytest --quiet tests/replicated/cluster_three_nodes.py
 
 cluster: $(VENV)/.develop-ready
 	@PYTHONPATH=tests $(BIN)/python tests/replicated/try_cluster.py

@@ -1,9 +1,10 @@
 """A broker whose log three servers of NATS keep, beside one with a log of files.
 
 `python -m benchmarks.replicated`. Both are on this machine, and take turns. Lone publishes (each awaited), 1,000
-tasks that publish one after the other, batches of 100, and how long it is from the kill of a broker to the first
-confirm of the next one. Only ratios mean anything: the three servers, their disk and the broker share what the one
-with files has for itself.
+tasks that publish one after the other, batches of 100. Then how long it is from the end of a broker to the first
+confirm of the next one, with many messages waiting: one that is started then (cold), one that stood by (warm), and
+one that stood by when the first was stopped in good order (`takeovers` as an argument: only these). Of the rates
+only ratios mean anything: the three servers, their disk and the broker share what the one with files has alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import httpx
+
 import minibroker
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -26,6 +29,11 @@ from support.nats_nodes import Nodes, free_ports
 
 BODY = b"x" * 200
 LONE, TASKS, EACH, BATCHES = 500, 1_000, 10, 200
+WAITING, SINGLY = (
+    1_000_000,
+    100_000,
+)  # messages while a takeover is measured; so many of them in frames of their own
+TAKEOVERS = 5  # of each kind
 
 
 class Broker:
@@ -33,7 +41,7 @@ class Broker:
 
     def __init__(self, folder: Path, *flags: str) -> None:
         self.port = free_ports(1)[0]
-        self._words = ["serve", "--port", str(self.port), "--data-dir", str(folder), "--no-http"]
+        self._words = ["serve", "--port", str(self.port), "--data-dir", str(folder)]
         self._words += flags
         self.url = f"minibroker://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
@@ -84,47 +92,99 @@ async def rates(url: str) -> dict[str, float]:
     }
 
 
-async def takeover(old: Broker, new: Broker) -> float:
-    """Kill a broker, start another one; return the seconds until that confirms."""
-    old.kill()
+async def fill(url: str) -> None:
+    """Have messages wait, most of them from large frames, some singly."""
+    async with minibroker.connect(url) as broker:
+        queue: Any = broker.queue("waiting")
+        for _ in range((WAITING - SINGLY) // 1_000):
+            await queue.publish_many([BODY] * 1_000)
+
+        async def one() -> None:
+            for _ in range(SINGLY // TASKS):
+                await queue.publish(BODY)
+
+        await asyncio.gather(*(one() for _ in range(TASKS)))
+
+
+async def takeover(old: Broker, new: Broker, number: int) -> float:
+    """End a broker by a signal; return the seconds until another one confirms, which may have to be started."""
+    assert old.process is not None
+    old.process.send_signal(number)
     began = perf_counter()
-    new.start()
+    if new.process is None:
+        new.start()
     async with minibroker.connect(new.url) as broker:
         await broker.queue("orders").publish(BODY)
-    return perf_counter() - began
+    took = perf_counter() - began
+    await asyncio.to_thread(old.process.wait)
+    return took
+
+
+async def stand_by(broker: Broker, page: int) -> None:
+    """Start a broker that stands by; return when it has read what there is."""
+    broker.start()
+    assert broker.process is not None
+    async with httpx.AsyncClient(trust_env=False) as client:
+        while broker.process.poll() is None:
+            await asyncio.sleep(0.2)
+            try:
+                said = (await client.get(f"http://127.0.0.1:{page}/metrics")).text
+            except httpx.TransportError:
+                continue
+            if "minibroker_recovery_ratio 1\n" in said and '{phase="standby"} 1' in said:
+                return
+
+
+async def takeovers(folder: Path, address: str, old: Broker) -> Broker:
+    """Measure all kinds of them; return the broker that leads at the end."""
+    await fill(old.url)
+    for kind, number in (
+        ("cold", signal.SIGKILL),
+        ("warm", signal.SIGKILL),
+        ("in order", signal.SIGTERM),
+    ):
+        took: list[float] = []
+        for _ in range(TAKEOVERS):
+            if kind == "cold":
+                new = Broker(folder / "one", "--no-http", "--log", address)
+            else:
+                (page,) = free_ports(1)
+                words = ("--http", f"127.0.0.1:{page}", "--log", address, "--standby")
+                new = Broker(folder / f"at{page}", *words)
+                await stand_by(new, page)
+            took.append(await takeover(old, new, number))
+            old = new
+        spread = "  ".join(f"{each:.2f}" for each in sorted(took))
+        print(f"to the first confirm, {WAITING:,} waiting, {kind}: {spread} s", flush=True)
+    return old
 
 
 async def main() -> None:
-    """Measure in turns, and print the medians."""
+    """Measure in turns, and print the medians; `takeovers` as an argument: only these."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         nodes = Nodes(folder / "nats", 3)
         address = nodes.address("orders")
         brokers = {
-            "files": Broker(folder / "files"),
-            "three servers": Broker(folder / "one", "--log", address),
+            "files": Broker(folder / "files", "--no-http"),
+            "three servers": Broker(folder / "one", "--no-http", "--log", address),
         }
         found: dict[str, list[dict[str, float]]] = {kind: [] for kind in brokers}
         try:
             nodes.start()
             for broker in brokers.values():
                 broker.start()
-            for _ in range(3):
+            for _ in range(0 if "takeovers" in sys.argv else 3):
                 for kind, broker in brokers.items():
                     found[kind].append(await rates(broker.url))
-            for row in found["files"][0]:
+            for row in found["files"][0] if found["files"] else ():
                 files, servers = (
                     statistics.median(each[row] for each in found[kind]) for kind in brokers
                 )
                 print(
                     f"{row:16} files {files:10.2f}   three {servers:10.2f}   ratio {servers / files:5.2f}"
                 )
-            old = brokers["three servers"]
-            for _ in range(3):
-                new = Broker(folder / "one", "--log", address)
-                print(f"from kill to confirm {await takeover(old, new):.2f} s")
-                old = new
-                brokers["three servers"] = new
+            brokers["three servers"] = await takeovers(folder, address, brokers["three servers"])
         finally:
             for broker in brokers.values():
                 broker.kill()

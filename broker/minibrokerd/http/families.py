@@ -102,7 +102,7 @@ def _webhook_calls(subject: Subject) -> Samples:
 
 
 def _recovered(subject: Subject) -> float:
-    return subject.log.recovered_percent / 100 if subject.phase is Phase.RECOVERING else 1
+    return 1 if subject.is_open else subject.log.recovered_percent / 100
 
 
 def _segments(subject: Subject) -> float:

@@ -23,7 +23,6 @@ from minibrokerd.log.reserve import reserve_of
 from minibrokerd.monitoring.ages import OLDEST_LANES, oldest_of
 from minibrokerd.monitoring.disk import file_system
 from minibrokerd.monitoring.portions import steps
-from minibrokerd.monitoring.view import Phase
 from minibrokerd.process import memory
 
 STEP_ROWS: Final = 100  # of which every number is looked at
@@ -69,9 +68,7 @@ class Survey:
             phase=subject.phase.value,
             now_unix_ms=subject.engine.clock.unix_ms(),
             started_unix_ms=round(subject.started_unix * 1_000),
-            recovered_percent=subject.log.recovered_percent
-            if subject.phase is Phase.RECOVERING
-            else 100,
+            recovered_percent=100 if subject.is_open else subject.log.recovered_percent,
             recovered_ms=subject.recovered_ms,
             queues=len(subject.store.queues),
             messages={name: self._sums.get(name, 0) for name in STATES},

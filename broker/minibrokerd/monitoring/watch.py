@@ -122,7 +122,7 @@ class Watch:
         return Readings(
             __version__,
             view.phase.value,
-            view.log.recovered_percent if view.phase is Phase.RECOVERING else 100,
+            100 if view.is_open else view.log.recovered_percent,
             unix_ms,
             queues,
             round(min(recent.covers_s, window_s), 1),

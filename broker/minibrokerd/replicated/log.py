@@ -139,7 +139,9 @@ class JetStreamLog:
     @property
     def recovered_percent(self) -> int:
         """How much of the log was read."""
-        end = self._taking.end if self._taking is not None else 0
+        end = self._taking.end if self._taking is not None else -1
+        if end < 0:
+            return 0
         return min(100, 100 * self.history.read_to // end) if end else 100
 
     def lead(

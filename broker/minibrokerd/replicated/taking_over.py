@@ -79,7 +79,7 @@ class TakeOver:
         self.position = 0  # of our epoch record, at the end
         self.reason = ""  # why it waits
         self.why = ""  # why it claimed, where it stood by; see `Standing.why`
-        self.end = 0  # where the stream is thought to end
+        self.end = -1  # where the stream is thought to end; -1: nobody was asked yet
 
     # -- what is taken ------------------------------------------------------------------------------
 
