@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +28,11 @@ from minibrokerd.replicated.failures import LoginRefused
 from minibrokerd.replicated.nats_login import publishes, subscribes
 from minibrokerd.replicated.nats_stream import NatsStream
 from minibrokerd.replicated.stream import StreamAway
-from minibrokerd.replicated.stream_address import parse
+from minibrokerd.replicated.stream_address import FILES, parse
 from support.broker import StartBroker
 from support.certificates import Authority
 from support.nats_nodes import program
+from support.source import ROOT
 
 NEEDED = [*publishes(parse("nats://a/orders")), *subscribes(parse("nats://a/orders"))]
 
@@ -123,6 +125,17 @@ async def refused(address: str) -> str:
     assert TOKEN not in str(found.value)
     assert found.value.exit_code == exits.USAGE
     return str(found.value)
+
+
+def test_the_guide_names_each_permission_and_each_file() -> None:
+    """And no permission that is not needed."""
+    page = (ROOT / "docs" / "guide" / "cluster-operations.md").read_text("utf-8")
+    table = page.partition("## Who may use the stream")[2].partition("## ")[0]
+    asked = set(re.findall(r"`((?:\$JS|_INBOX|minibroker)\.[^`]+)`", table))
+    assert asked - {"minibroker.orders.>"} == set(NEEDED)
+    assert set(re.findall(r'"((?:\$JS|_INBOX|minibroker)\.[^"]+)"', table)) == set(NEEDED)
+    for name in FILES:
+        assert re.search(rf"[?&]{name}=FILE", page), name
 
 
 async def test_a_password_over_tls(guard: Guard) -> None:

@@ -19,6 +19,7 @@ from make_vectors import VECTORS
 
 import minibroker
 from minibrokerd.bodies.store import BodyStore
+from minibrokerd.cli.log_move import shown
 from minibrokerd.core.core import Core
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.failures import LogMoved
@@ -227,6 +228,11 @@ def command(*words: object) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
+
+
+def test_errors_name_an_end_without_its_password() -> None:
+    assert "secret" not in str(shown("tls://orders:secret@127.0.0.1/orders"))
+    assert str(shown("data")) == "data"
 
 
 def test_a_server_that_runs_keeps_its_log(

@@ -52,7 +52,7 @@ def move_command(
     if copies and (dry_run or "://" in dest):
         raise click.UsageError("--copy makes a directory, and does not look only")
     how = "LOOK" if dry_run else "COPY" if copies else "MOVE"
-    with speaking(Path(source)), progress("moving", None, prints=False, unit="batches") as advance:
+    with speaking(shown(source)), progress("moving", None, prints=False, unit="batches") as advance:
         moved = _moved(source, dest, segment_bytes, how, advance)
     if as_json:
         print_json(asdict(moved) | {"dry_run": dry_run, "copy": copies})
@@ -70,6 +70,11 @@ def move_command(
         note(f"before a server starts on the copy: minibroker log restore --data-dir {dest}")
     elif not dry_run:
         note(f"next: minibroker serve {_flag(dest)}")
+
+
+def shown(text: str) -> Path:
+    """Return an end as errors name it: without who asks."""
+    return Path(str(_address(text)) if "://" in text else text)
 
 
 def _moved(source: str, dest: str, segment_bytes: int, how: str, advance: Any) -> Any:
