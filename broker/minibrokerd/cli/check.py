@@ -183,7 +183,7 @@ def check(
         )
     if not isinstance(said, dict) or not said.keys() >= {"readings", "queues", "phase"}:
         _end(Level.UNKNOWN, f"what answers at {http} is no broker")
-    if queues and not said["queues"] and said["phase"] != "recovering":
+    if queues and not said["queues"] and said["phase"] not in ("standby", "recovering"):
         _end(Level.UNKNOWN, f"no queue fits {', '.join(queues)}")
     judged = judge(said["readings"], bounds)
     level = max((each.level for each in judged), default=Level.OK)

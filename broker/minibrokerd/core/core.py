@@ -124,6 +124,11 @@ class Core:
         self.store.retained.refused = refused
         self._replay = Replay(self.store)
 
+    def tidy(self, unix_ms: int) -> None:
+        """Forget what is over, in a replay that goes on for long; see `Replay.tidy`."""
+        if self._replay is not None:
+            self._replay.tidy(unix_ms)
+
     def replay(self, batch: Batch | Digested) -> None:
         """Apply the records of a batch read from the log, or what a digest says instead, before `opened`."""
         assert self._replay is not None, "replay ends with opened()"

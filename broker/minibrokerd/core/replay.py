@@ -142,6 +142,17 @@ class Replay:
                 f"a record of type {record.type} in batch {self._number}", error
             ) from error
 
+    def tidy(self, unix_ms: int) -> None:
+        """Forget what is over by this wall time, in a replay that goes on for long, of a log without digests.
+
+        Whoever leads forgets it too, and not all of that is in a record.
+        """
+        store = self._store
+        for session in [each for each in store.sessions.values() if not each.is_worth_keeping]:
+            del store.sessions[session.id]
+        for entry in [each for each in store.kept if 0 < each.expires_unix_ms <= unix_ms]:
+            store.kept.forget(entry.kind, entry.key)
+
     def finish(self, epoch: int, now_ms: int, unix_ms: int, *, clean: bool) -> None:
         """Make lanes, waits and leases of what is left; see Core.opened.
 

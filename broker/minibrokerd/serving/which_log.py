@@ -18,6 +18,7 @@ from minibrokerd.replicated.stream import Stream
 from minibrokerd.serving.configuration import ServeOptions
 
 TURN_S: Final = 0.02  # between two turns of the loop, while much is read
+TIDY_MS: Final = 60_000  # of what is followed, between two looks for what is over
 
 
 def log_of(options: ServeOptions, address: str) -> Log:
@@ -58,7 +59,7 @@ async def stand_by(options: ServeOptions, signals: StopSignals, view: View) -> N
                 "standing_by", stream=OwnText(options.log), active=word.address or "unknown"
             )
 
-    turned_s = monotonic()
+    turned_s, tidied_unix_ms = monotonic(), 0
     async for found in view.log.follow(Standing(hears), lambda: signals.asked):
         if found is None:
             events.warning("begins_again", stream=OwnText(options.log))
@@ -66,6 +67,9 @@ async def stand_by(options: ServeOptions, signals: StopSignals, view: View) -> N
             memory.collect_all()
         for batch in found or ():
             view.engine.replay(batch)
+            if batch.unix_ms - tidied_unix_ms > TIDY_MS:
+                tidied_unix_ms = batch.unix_ms
+                view.core.tidy(tidied_unix_ms)
             if monotonic() - turned_s > TURN_S:
                 await asyncio.sleep(0)
                 turned_s = monotonic()
