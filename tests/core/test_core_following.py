@@ -46,13 +46,7 @@ def test_sessions_that_came_and_went_are_forgotten_and_one_that_may_ask_again_is
 def test_what_is_kept_for_a_time_is_forgotten_after_it() -> None:
     world = World()
     client = world.hello("client")
-    client.publish(
-        "q",
-        b"x",
-        dedupes=[
-            "a",
-        ],
-    )
+    client.publish("q", b"x", dedupes=["a"])
     core = followed(world)
     before = len(list(core.store.kept))
     assert before
