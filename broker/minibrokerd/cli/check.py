@@ -34,7 +34,7 @@ from minibrokerd.text.units import duration_text
 NAMED_QUEUES: Final = 3  # in the line
 
 
-class _Plugin(click.Command):
+class Plugin(click.Command):
     """A command whose wrong flags are UNKNOWN, in a line on standard output as any other result."""
 
     def make_context(
@@ -136,7 +136,7 @@ class Found:
         }
 
 
-@click.command(cls=_Plugin)
+@click.command(cls=Plugin)
 @option(
     "--queue",
     "queues",

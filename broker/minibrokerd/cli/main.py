@@ -45,6 +45,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "pauses": "pausing",
     "key": "keys",
     "check": "check",
+    "cluster": "cluster",
     "events": "happening",
     "connections": "looking",
     "who": "looking",

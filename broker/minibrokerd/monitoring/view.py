@@ -37,6 +37,7 @@ class View:
     memory_limit_bytes: int
     started_unix: float
     recovered_ms: int = 0
+    ready_unix: float = 0.0  # since when it takes work; 0: not yet
     phase: Phase = Phase.RECOVERING
     data_dir: str = ""
     active: str = ""  # while this broker stands by: host:port of the one that leads; empty: not known, or this one

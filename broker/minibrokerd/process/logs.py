@@ -142,6 +142,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "takes_over": "this broker stood by and has claimed the log; `why`: `stopped`, or `silence` of whoever led",
     "stream_leader_moved": "`before`, a server of NATS on this machine, led the stream; `preferred` is to lead it",
     "log_denied": "NATS does not let this broker do what `text` says (docs/guide/cluster-operations.md)",
+    "steps_down": "an operator asked the broker that leads to hand over; it stops, with exit code 74",
     "log_stalled": "the replicated log takes nothing for now, and confirms wait; `text` says why",
     "log_goes_on": "it takes appends again, `ms` after the first one that waited",
     "trim_failed": "what the replicated log has no longer to keep could not be purged; that is done later",

@@ -64,6 +64,7 @@ BATCH_SEQUENCE: Final = "Nats-Batch-Sequence"
 BATCH_COMMIT: Final = "Nats-Batch-Commit"
 SEQUENCE: Final = "Nats-Sequence"
 SUBJECT: Final = "Nats-Subject"
+TIME_STAMP: Final = "Nats-Time-Stamp"
 STATUS: Final = "Status"
 END_OF_BATCH: Final = "204"
 NOT_FOUND: Final = "404"
@@ -345,6 +346,57 @@ class NatsStream:
             heard(message.data)
 
         await self._client.subscribe(self._address.alive_subject, cb=said)
+
+    async def answer(self, answer_to: Callable[[bytes], bytes | None]) -> None:
+        """Answer what operators ask, from now on; StreamAway."""
+        await self._connect()
+
+        async def asked(message: Any) -> None:
+            said = answer_to(message.data)
+            if said is not None and message.reply:
+                with suppress(*self._errors):
+                    await self._client.publish(message.reply, said)
+
+        await self._client.subscribe(self._address.asked_subject, cb=asked)
+
+    async def ask_brokers(self, question: bytes, wait_s: float, most: int) -> list[bytes]:
+        """Return what brokers answer within `wait_s`, `most` of them; StreamAway."""
+        await self._connect()
+        self._asked += 1
+        token = str(self._asked)
+        answers = self._answers[token] = asyncio.Queue()
+        found: list[bytes] = []
+        try:
+            reply = f"{self._inbox}.{token}"
+            await self._client.publish(self._address.asked_subject, question, reply=reply)
+            async with asyncio.timeout(wait_s):
+                while len(found) < most and (said := (await answers.get()).data):
+                    found.append(said)  # an empty one is of the server: nobody listens
+        except TimeoutError:
+            pass
+        except self._errors as error:
+            raise StreamAway(_words(error)) from error
+        finally:
+            del self._answers[token]
+        return found
+
+    async def newest_claim(self) -> tuple[Entry, str] | None:
+        """Return the newest epoch record of a replica, and when it was stored (RFC 3339); None: it has none.
+
+        Raises:
+            StreamAway: no answer.
+        """
+        await self._connect()
+        wish = json.dumps({"last_by_subj": self._address.epoch_subject}).encode()
+        subject = f"$JS.API.DIRECT.GET.{self._address.stream}"
+        try:
+            message = await self._client.request(subject, wish, timeout=ANSWER_S)
+        except self._errors as error:
+            raise StreamAway(_words(error)) from error
+        headers = message.headers or {}
+        if STATUS in headers:
+            return None
+        return Entry(int(headers[SEQUENCE]), True, message.data), headers.get(TIME_STAMP, "")
 
     @property
     def is_connected(self) -> bool:

@@ -85,6 +85,11 @@ class StreamAddress:
         """Where whoever leads says so; nothing of it is stored."""
         return f"minibroker.{self.stream}.alive"
 
+    @property
+    def asked_subject(self) -> str:
+        """Where operators ask brokers; nothing of it is stored."""
+        return f"minibroker.{self.stream}.asked"
+
 
 def parse(text: str) -> StreamAddress:
     """Return what an address says.

@@ -49,6 +49,7 @@ from minibrokerd.process.outlet import STDOUT, write_once
 from minibrokerd.process.stopping import StopSignals
 from minibrokerd.retained.shelf import Retained
 from minibrokerd.schedules.on_demand import calendar_of
+from minibrokerd.serving.asked import answer_operators
 from minibrokerd.serving.banner import Recovered, banner, look
 from minibrokerd.serving.configuration import ServeOptions, reloaded
 from minibrokerd.serving.entry import Entry
@@ -129,6 +130,7 @@ async def _serve(options: ServeOptions, signals: StopSignals) -> int:
     address = options.advertise or listening.reached(sockets)
     loop = asyncio.get_running_loop()
     server = Server(options, loop, tls=tls, pages=pages, address=address)
+    answers = answer_operators(options, server.subject, address, server.step_down)
     try:
         if options.standby:
             async with referring(sockets, loop, tls, lambda: server.subject.active):
@@ -139,7 +141,11 @@ async def _serve(options: ServeOptions, signals: StopSignals) -> int:
     except _StoppedEarly:
         events.info("stopped", code=exits.DONE, signal=signals.asked, before="listening")
         return exits.DONE
-    return await server.run()
+    else:
+        return await server.run()
+    finally:
+        if answers is not None:
+            answers.cancel()
 
 
 def leave(reason: str) -> NoReturn:
@@ -216,6 +222,7 @@ class Server:
         self._pings: asyncio.TimerHandle | None = None
         self._listeners: list[asyncio.Server] = []
         self._stop_asked: asyncio.Future[None] = loop.create_future()
+        self._code = exits.DONE  # at the end
 
     async def stand_by(self, signals: StopSignals) -> None:
         """Follow the log while another broker leads it, before `start`; a stop leaves it as it is.
@@ -272,6 +279,7 @@ class Server:
             self._scrub = Scrub(self._log.segments, self.loop)
             self._scrub.start()
         self.subject.phase, self.subject.recovered_ms = Phase.READY, recovered.ms
+        self.subject.ready_unix = time.time()
         self._watch.start()
         self._http.start()
         address = listening.show(*sockets[0].getsockname()[:2])
@@ -346,8 +354,8 @@ class Server:
         backstop.cancel()
         self.connections.report_rest()
         self._signals.on_second = lambda: None  # the log is closed: there is nothing left to leave
-        events.info("stopped", code=exits.DONE, ms=_ms_since(began_s))
-        return exits.DONE
+        events.info("stopped", code=self._code, ms=_ms_since(began_s))
+        return self._code
 
     async def _recover(self) -> Recovered:
         began_s = reported_s = turned_s = time.monotonic()
@@ -440,6 +448,12 @@ class Server:
             if self._pings is not None:
                 self._pings.cancel()
             self._pings = self.loop.call_later(self._notifier.ping_s, self._ping)
+
+    def step_down(self) -> None:
+        """Stop as after a signal, so that another broker leads; with a code that a supervisor starts it again for."""
+        events.info("steps_down", epoch=self._log.epoch)
+        self._code = exits.DEPOSED
+        self._stop()
 
     def _stop(self) -> None:
         self.connections.stopping = True

@@ -1,0 +1,60 @@
+"""A broker whose log is in a stream answers operators: who it is, and that it steps down.
+
+It has a connection of its own, which is there from the start of the process on, whether the broker leads or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from minibrokerd.replicated.failures import NoClient
+from minibrokerd.replicated.members import LEADS, STEP_DOWN, WHO, Consent, Member
+from minibrokerd.replicated.nats_stream import NatsStream
+from minibrokerd.replicated.stream import StreamAway
+from minibrokerd.replicated.stream_address import StreamAddress
+
+AGAIN_S: Final = 1.0  # until a server of NATS is there
+
+
+class Answering:
+    """Answers from `run` on; `step_down` makes the broker hand over, and returns why it does not, or ""."""
+
+    def __init__(
+        self,
+        address: StreamAddress,
+        member: Callable[[], Member],
+        step_down: Callable[[], str],
+    ) -> None:
+        self._stream = NatsStream(address)
+        self._member = member
+        self._step_down = step_down
+
+    async def run(self) -> None:
+        """Answer until cancelled."""
+        try:
+            is_heard = False
+            while not is_heard:
+                is_heard = await self._is_heard()
+                await asyncio.sleep(AGAIN_S)
+            await asyncio.Event().wait()
+        except NoClient:
+            return  # as below
+        finally:
+            await self._stream.close()
+
+    async def _is_heard(self) -> bool:
+        try:
+            await self._stream.answer(self.answer_to)
+        except StreamAway:
+            return False  # whoever starts, or stands by, says what is wrong with the servers
+        return True
+
+    def answer_to(self, question: bytes) -> bytes | None:
+        """Return what is answered; None: nothing."""
+        if question == WHO:
+            return self._member().encode()
+        if question == STEP_DOWN and (member := self._member()).state == LEADS:
+            return Consent(member.name, self._step_down()).encode()
+        return None  # it is for another one, or of a newer version
