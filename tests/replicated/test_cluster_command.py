@@ -58,7 +58,7 @@ def test_status_check_and_step_down(start_broker: StartBroker, new_stream: NewSt
     other = standing_by(start_broker, log, new_stream())
     well = asked(log, "check", "--json")
     assert well.returncode == 0
-    text = f"127.0.0.1:{leader.port} leads, 1 stand by"
+    text = f"127.0.0.1:{leader.port} leads, 1 on standby"
     assert json.loads(well.stdout) == {"level": "ok", "text": text}
     for columns in (60, 100):
         lines = asked(log, "status", columns=columns).stdout.splitlines()
@@ -111,7 +111,7 @@ def test_no_server_of_nats() -> None:
 @pytest.mark.parametrize(
     ("found", "level", "says"),
     [
-        (Cluster([LEADER, STANDBY], None, WELL), Level.OK, "a:7272 leads, 1 stand by"),
+        (Cluster([LEADER, STANDBY], None, WELL), Level.OK, "a:7272 leads, 1 on standby"),
         (Cluster([LEADER], None, WELL), Level.WARNING, "nobody stands by"),
         (
             Cluster([LEADER, STANDBY], None, WELL._replace(behind=("z",))),

@@ -109,8 +109,9 @@ def status(log: StreamAddress, as_json: bool) -> None:
         if info.leader
         else "without a leader"
     )
-    entries = info.last - info.first + 1
-    say(f"stream {log.stream}: {servers}; {entries:,} entries, {size_text(info.size_bytes)}")
+    count = info.last - info.first + 1
+    entries = f"{size_text(info.size_bytes)} in {count:,} {'entry' if count == 1 else 'entries'}"
+    say(f"stream {log.stream}: {servers}; {entries}")
     say()
     rows = [
         (
@@ -142,9 +143,8 @@ def step_down(log: StreamAddress, wait: float, as_json: bool) -> None:
     Exit code 0: another one leads. 1: none does in time, or nobody stands by. It ends with 74, so its supervisor
     starts it again, and then it stands by.
     """
-    began_s = time.monotonic()
 
-    async def hand_over(stream: NatsStream) -> tuple[Member, Member]:
+    async def hand_over(stream: NatsStream) -> tuple[Member, Member, float]:
         before = members_of(await stream.ask_brokers(WHO, ANSWER_S, MOST_BROKERS))
         leader = before[0] if before and before[0].state == LEADS else None
         if leader is None:
@@ -154,6 +154,7 @@ def step_down(log: StreamAddress, wait: float, as_json: bool) -> None:
                 f"{leader.address} leads and nobody stands by, so nobody would lead: start another broker first",
                 exits.REFUSED,
             )
+        began_s = time.monotonic()
         said = await stream.ask_brokers(STEP_DOWN, ANSWER_S, 1)
         consent = consent_of(said[0]) if said else None
         if consent is None or consent.refused:
@@ -165,10 +166,9 @@ def step_down(log: StreamAddress, wait: float, as_json: bool) -> None:
                 break
         else:
             fail(f"{leader.address} has stepped down, and no other broker leads yet", exits.REFUSED)
-        return leader, now[0]
+        return leader, now[0], round(time.monotonic() - began_s, 3)
 
-    before, after = ask(log, hand_over)
-    took_s = round(time.monotonic() - began_s, 3)
+    before, after, took_s = ask(log, hand_over)
     if as_json:
         print_json(
             {"before": before.address, "leader": after.address, "epoch": after.epoch, "s": took_s}
@@ -216,7 +216,7 @@ def judge(found: Cluster) -> tuple[Level, str]:
     if wrong := critical + warning:
         return Level.CRITICAL if critical else Level.WARNING, "; ".join(wrong)
     assert found.leader is not None
-    return Level.OK, f"{found.leader.address} leads, {standbys} stand by"
+    return Level.OK, f"{found.leader.address} leads, {standbys} on standby"
 
 
 def document(log: StreamAddress, found: Cluster) -> dict[str, Any]:

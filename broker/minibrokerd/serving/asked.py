@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     from minibrokerd.replicated.members import Member
 
-NO_STANDBY: Final = "it was started without --standby, so its supervisor would have it depose the next one; stop it instead"
+NO_STANDBY: Final = (
+    "it was started without --standby, so its supervisor would have it depose the next one; "
+    "stop it instead"
+)
 
 
 def answer_operators(

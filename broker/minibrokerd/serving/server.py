@@ -450,7 +450,7 @@ class Server:
             self._pings = self.loop.call_later(self._notifier.ping_s, self._ping)
 
     def step_down(self) -> None:
-        """Stop as after a signal, so that another broker leads; with a code that a supervisor starts it again for."""
+        """Stop as after a signal, for another broker to lead, with a code at which supervisors start it again."""
         events.info("steps_down", epoch=self._log.epoch)
         self._code = exits.DEPOSED
         self._stop()
