@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from minibroker.contract import limits
 from minibroker.contract.errors import LoginRefused, NotLeading, TokenRefused
 from minibroker.session.address import Place, Server, address_of, parse_url, where
 from minibroker.session.connecting import Connecting
+from minibroker.session.deadlines import SLOT_MS
 from minibroker.session.events import Again, Away, Dial, Effect, Opened
+from minibroker.session.heartbeat import SEVERAL_MS, Heartbeat
 from minibroker.session.rounds import PATIENCE_MS
+from minibroker.session.session import Session
 from minibroker.session.timers import Timers
 
 A, B, C = ("a", 7272), ("b", 7273), ("c", 7272)
@@ -204,3 +208,54 @@ def test_urls_that_are_none(url: str, says: str) -> None:
 def test_a_name_is_one_broker_in_memory() -> None:
     with pytest.raises(ValueError, match="a name has letters"):
         address_of("memory://a,b")
+
+
+class Living:
+    """A machine that is connected, as far as its heartbeat looks."""
+
+    def __init__(self, is_hurried: bool) -> None:
+        self.session = Session("x", None, lambda settlements: None)
+        self.session.is_open = True
+        self.timers = Timers()
+        self.frames: list[bytes] = []
+        self.closed: str | None = None
+        self.received_ms = self.now_ms = 0
+        self.lost_ms: int | None = None
+        self.heartbeat = Heartbeat(self)
+        self.heartbeat.is_hurried = is_hurried
+        self.heartbeat.begin(0)
+
+    def act(self, events: object, now_ms: int) -> None:
+        """Nothing happened."""
+
+    def fail(self, error: Exception, now_ms: int) -> None:
+        self.lost_ms = now_ms
+        self.session.is_open = False
+
+    def pass_ms(self, until_ms: int, late_ms: int = 0) -> None:
+        """Let time pass, and look at what is due, each time so much later."""
+        while self.timers.wake_ms + late_ms <= until_ms and self.lost_ms is None:
+            self.now_ms = self.timers.wake_ms + late_ms
+            for item in self.timers.pop_due(self.now_ms):
+                item(self.now_ms)
+        self.now_ms = until_ms
+
+
+@pytest.mark.parametrize(
+    ("is_hurried", "within_ms"), [(True, 2 * SEVERAL_MS), (False, 2 * limits.HEARTBEAT_MS)]
+)
+def test_a_server_that_says_nothing_is_given_up_sooner_where_there_are_others(
+    is_hurried: bool, within_ms: int
+) -> None:
+    machine = Living(is_hurried)
+    machine.pass_ms(HOUR_MS)
+    assert machine.lost_ms is not None
+    assert within_ms < machine.lost_ms <= within_ms + 2 * SLOT_MS
+
+
+def test_a_program_that_stood_still_does_not_blame_its_server() -> None:
+    machine = Living(is_hurried=True)
+    machine.pass_ms(HOUR_MS, late_ms=2 * SEVERAL_MS)
+    assert machine.lost_ms is None
+    machine.pass_ms(2 * HOUR_MS)
+    assert machine.lost_ms is not None

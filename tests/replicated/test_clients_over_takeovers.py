@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +121,24 @@ async def test_nothing_is_lost_and_nothing_comes_twice(
         stats = (await worker.queue("orders").stats())["queues"]["orders"]
     assert [stats[state] for state in ("ready", "held", "begun")] == [0, 0, 0]
     assert "of orders" not in caplog.text, "a message was lost"
+
+
+async def test_a_leader_that_stands_still_is_left(connect: Connect, pair: Pair) -> None:
+    """No connection ends, and still what was begun is kept, and acked at the broker that leads meanwhile."""
+    async with connect(pair.url, timeout=DEADLINE_S) as broker:
+        queue = broker.queue("orders")
+        await queue.publish("a")
+        (message,) = await queue.receive(lease=6)
+        pair.leader.process.send_signal(signal.SIGSTOP)
+        try:
+            await queue.publish("b")
+            assert pair.other.output.count("listening on") == 1
+            assert [each.body for each in await queue.receive(2)] == ["b"]
+            assert not await queue.receive(wait=6), "its lease was renewed at the one that stands still"
+            await message.ack()
+        finally:
+            pair.leader.process.send_signal(signal.SIGCONT)
+        assert await asyncio.to_thread(pair.leader.process.wait, DEADLINE_S) == exits.DEPOSED
 
 
 async def test_who_leads_is_found_although_it_is_named_last(

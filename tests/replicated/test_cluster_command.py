@@ -15,7 +15,6 @@ from minibrokerd.process import exits
 from minibrokerd.replicated.members import Consent, Member, consent_of, members_of
 from minibrokerd.replicated.stream import Info
 from support.broker import BrokerServer, StartBroker
-from support.processes import look_until
 from support.warm import COMMAND
 
 NewStream = Callable[[], str]
@@ -81,7 +80,6 @@ def test_status_check_and_step_down(start_broker: StartBroker, new_stream: NewSt
     assert [broker["state"] for broker in found["brokers"]] == ["leads"]
     assert found["stream"]["servers"] == [found["stream"]["leader"]]
     other.kill()
-    look_until(lambda: not other.running, None, "its end")
     dead = asked(log, "status")
     assert dead.stdout.startswith(f"nobody says that it leads; epoch {said['epoch']} is of ")
     assert asked(log, "check").returncode == Level.CRITICAL

@@ -1,4 +1,8 @@
-"""Signs of life: when the client gives the next one, and when the server has given none for too long."""
+"""Signs of life: when the client gives the next one, and when the server has given none for too long.
+
+Where another server may lead meanwhile it asks more often: one whose machine is cut off, or that stands still,
+says nothing more, and what waits for it is told of nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,12 @@ from minibroker.session.events import Event
 from minibroker.session.session import Session
 from minibroker.session.timers import Timers
 
+SEVERAL_MS: Final = (
+    2_000  # of two of these without a word a server is given up, if there are others
+)
+LATE_MS: Final = (
+    500  # a look that comes so much later: this program stood still, and has read nothing meanwhile
+)
 PING: Final = wire.pack_frame({"parts": [{"op": "ping"}]})
 
 
@@ -35,6 +45,8 @@ class Heartbeat:
     def __init__(self, machine: Living) -> None:
         self._machine = machine
         self._beats = False
+        self._due_ms = 0
+        self.is_hurried = False  # there are other servers
 
     def begin(self, now_ms: int) -> None:
         """Give signs of life from now on, if it does not yet."""
@@ -48,7 +60,9 @@ class Heartbeat:
         session.deliveries.prune()
         machine.act(session.expire(now_ms), now_ms)
         if session.is_open:
-            if now_ms - machine.received_ms > 2 * session.heartbeat_ms:
+            if self.is_hurried and now_ms - self._due_ms > LATE_MS:
+                machine.received_ms = now_ms
+            if now_ms - machine.received_ms > 2 * self._every_ms():
                 machine.fail(ConnectionResetError("the server gave no sign of life"), now_ms)
             else:
                 machine.frames.append(PING)
@@ -58,10 +72,13 @@ class Heartbeat:
         """Let the next sign of life be due after half of the time that the server allows."""
         machine = self._machine
         if machine.closed is None:
-            heartbeat_ms = machine.session.heartbeat_ms
+            heartbeat_ms = self._every_ms()
             at_ms = now_ms + heartbeat_ms // 2
             # A peer that is gone is noticed when two intervals are over, not with the next sign of life.
             silent_ms = machine.received_ms + 2 * heartbeat_ms + 1
-            machine.timers.at(
-                min(at_ms, silent_ms) if machine.session.is_open else at_ms, self._beat
-            )
+            self._due_ms = min(at_ms, silent_ms) if machine.session.is_open else at_ms
+            machine.timers.at(self._due_ms, self._beat)
+
+    def _every_ms(self) -> int:
+        heartbeat_ms = self._machine.session.heartbeat_ms
+        return min(heartbeat_ms, SEVERAL_MS) if self.is_hurried else heartbeat_ms

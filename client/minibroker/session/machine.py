@@ -98,7 +98,7 @@ class Machine:
         self.publishes = Publishes(self.session, self.timers, jitter, shell.schedule, shell.is_over)
         self.steps = StepCalls(self.session, self.timers, jitter, shell.schedule, self.lose)
         self.declarations = Declarations(self.session, self.calls, self._tell)
-        self._heartbeat = Heartbeat(self)
+        self.heartbeat = Heartbeat(self)
         self.leaving = Departure(self.session, self.timers, timeout_ms)
         self.connecting = Connecting(self.timers, jitter, connect_ms, self._tell, self._ended)
         self.consumers: dict[int, Subscription] = {}
@@ -266,7 +266,7 @@ class Machine:
         self.frames += self.session.resend(lambda content: self._gives_up(content, now_ms))
         self.frames += self.session.retry_returned(now_ms)
         self.connecting.welcomed(now_ms)
-        self._heartbeat.begin(now_ms)
+        self.heartbeat.begin(now_ms)
         for consumer in self.consumers.values():
             self._arm(consumer)
         opening, self._opening = self._opening, []

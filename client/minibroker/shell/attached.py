@@ -69,6 +69,7 @@ class Attached:
         self._reader = wire.FrameReader()
         self.connected = Flag()  # between welcome and the end of a connection
         self._session: int | None = None
+        self._address = ("", 0)  # that it is connected to
         self._request = 0
         self._extends: set[int] = set()
         self._renewed: dict[MessageData[Any], float] = {}
@@ -132,8 +133,8 @@ class Attached:
 
     def _connect(self) -> None:
         driver, session = self._driver, self._driver.session
-        self._session = session.session_id
-        self._wire = connected(driver.address, driver.trust, limits.LOGIN_DEADLINE_MS / 1000)
+        self._session, self._address = session.session_id, driver.address
+        self._wire = connected(self._address, driver.trust, limits.LOGIN_DEADLINE_MS / 1000)
         self._reader = wire.FrameReader()
         part = {"op": "attach", "protocol": limits.PROTOCOL_VERSION}
         part |= {"session": self._session, "secret": session.secret}
@@ -151,7 +152,12 @@ class Attached:
 
     def _serve(self, bell: Bell) -> None:
         assert self._wire is not None
-        while not self._stopped and self._session == self._driver.session.session_id:
+        # A server that says nothing more ends no connection: the session may be at another one by now.
+        while (
+            not self._stopped
+            and self._session == self._driver.session.session_id
+            and self._address == self._driver.address
+        ):
             # Noted before the look: a delivery that comes behind it rings.
             self._wakes_at = Clock.monotonic() + IDLE_TICKS * TICK_S
             self.tick(Clock.monotonic())

@@ -107,6 +107,7 @@ class Steps:
             options.name, options.timeout_ms, options.connect_ms, random.uniform, self
         )
         self.machine.connecting.among(self.places)
+        self.machine.heartbeat.is_hurried = len(self.places) > 1
         self.machine.session.version = options.version
         if declared is not None:
             self.machine.declarations.adopt(declared)
