@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         MessageFailed,
         MinibrokerError,
         NotAllowed,
+        NotLeading,
         NotSent,
         NotWaiting,
         OutcomeUnknown,
@@ -122,6 +123,7 @@ __all__ = [
     "MessageId",
     "MinibrokerError",
     "NotAllowed",
+    "NotLeading",
     "NotSent",
     "NotWaiting",
     "OutcomeUnknown",
@@ -178,7 +180,7 @@ _HOMES: Final = {
     "minibroker.contract.errors": (
         "BadName BadValue BodyError Busy Closed CommandError ConnectionLost DiskFull ExclusiveQueue "
         "IdConflict LeaseLost LimitReached LoginRefused MessageCancelled MessageFailed MinibrokerError "
-        "NotAllowed NotSent NotWaiting OutcomeUnknown ProtocolError QueueFull QueueInUse SchemaMismatch "
+        "NotAllowed NotLeading NotSent NotWaiting OutcomeUnknown ProtocolError QueueFull QueueInUse SchemaMismatch "
         "SettingsDiffer ShuttingDown Timeout TokenRefused TooLarge UnknownExchange UnknownMessage UnknownQueue "
         "UnknownSchedule Unroutable"
     ),

@@ -134,7 +134,9 @@ async def test_a_leader_that_stands_still_is_left(connect: Connect, pair: Pair) 
             await queue.publish("b")
             assert pair.other.output.count("listening on") == 1
             assert [each.body for each in await queue.receive(2)] == ["b"]
-            assert not await queue.receive(wait=6), "its lease was renewed at the one that stands still"
+            assert not await queue.receive(wait=6), (
+                "its lease was renewed at the one that stands still"
+            )
             await message.ack()
         finally:
             pair.leader.process.send_signal(signal.SIGCONT)

@@ -44,12 +44,14 @@ class Plugin(click.Command):
         parent: click.Context | None = None,
         **extra: Any,
     ) -> click.Context:
+        """Read the words; wrong ones are UNKNOWN. click.Command."""
         try:
             return super().make_context(info_name, args, parent, **extra)
         except click.UsageError as error:
             _end(Level.UNKNOWN, error.format_message())
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run it; what it finds wrong in its flags is UNKNOWN. click.Command."""
         try:
             return super().invoke(ctx)
         except click.UsageError as error:
