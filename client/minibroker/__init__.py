@@ -180,8 +180,8 @@ _HOMES: Final = {
     "minibroker.contract.errors": (
         "BadName BadValue BodyError Busy Closed CommandError ConnectionLost DiskFull ExclusiveQueue "
         "IdConflict LeaseLost LimitReached LoginRefused MessageCancelled MessageFailed MinibrokerError "
-        "NotAllowed NotLeading NotSent NotWaiting OutcomeUnknown ProtocolError QueueFull QueueInUse SchemaMismatch "
-        "SettingsDiffer ShuttingDown Timeout TokenRefused TooLarge UnknownExchange UnknownMessage UnknownQueue "
+        "NotAllowed NotLeading NotSent NotWaiting OutcomeUnknown ProtocolError QueueFull QueueInUse "
+        "SchemaMismatch SettingsDiffer ShuttingDown Timeout TokenRefused TooLarge UnknownExchange UnknownMessage UnknownQueue "
         "UnknownSchedule Unroutable"
     ),
     "minibroker.contract.settings": "Settings",

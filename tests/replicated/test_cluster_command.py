@@ -15,6 +15,7 @@ from minibrokerd.process import exits
 from minibrokerd.replicated.members import Consent, Member, consent_of, members_of
 from minibrokerd.replicated.stream import Info
 from support.broker import BrokerServer, StartBroker
+from support.processes import look_until
 from support.warm import COMMAND
 
 NewStream = Callable[[], str]
@@ -39,6 +40,7 @@ def standing_by(start_broker: StartBroker, log: str, other: str) -> BrokerServer
     server.flags = ("--log", log, "--standby")
     server.launch()
     server.prints("standing_by")
+    look_until(lambda: "standby" in asked(log, "status").stdout, server.process, "an answer of it")
     return server
 
 

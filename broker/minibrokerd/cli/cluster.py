@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from minibrokerd.replicated.stream_address import StreamAddress
 
 Answer = TypeVar("Answer")
-ANSWER_S: Final = 0.5  # for brokers to say who they are
+ANSWER_S: Final = 1.0  # for brokers to say who they are
+CONSENT_S: Final = 5.0
 MOST_BROKERS: Final = 100
 LOOK_S: Final = 0.1  # between two looks whether another broker leads
 
@@ -155,7 +156,7 @@ def step_down(log: StreamAddress, wait: float, as_json: bool) -> None:
                 exits.REFUSED,
             )
         began_s = time.monotonic()
-        said = await stream.ask_brokers(STEP_DOWN, ANSWER_S, 1)
+        said = await stream.ask_brokers(STEP_DOWN, CONSENT_S, 1)
         consent = consent_of(said[0]) if said else None
         if consent is None or consent.refused:
             why = consent.refused if consent is not None else "it does not answer"
