@@ -181,8 +181,8 @@ _HOMES: Final = {
         "BadName BadValue BodyError Busy Closed CommandError ConnectionLost DiskFull ExclusiveQueue "
         "IdConflict LeaseLost LimitReached LoginRefused MessageCancelled MessageFailed MinibrokerError "
         "NotAllowed NotLeading NotSent NotWaiting OutcomeUnknown ProtocolError QueueFull QueueInUse "
-        "SchemaMismatch SettingsDiffer ShuttingDown Timeout TokenRefused TooLarge UnknownExchange UnknownMessage UnknownQueue "
-        "UnknownSchedule Unroutable"
+        "SchemaMismatch SettingsDiffer ShuttingDown Timeout TokenRefused TooLarge UnknownExchange "
+        "UnknownMessage UnknownQueue UnknownSchedule Unroutable"
     ),
     "minibroker.contract.settings": "Settings",
     "minibroker.session.dead": "ErrorGroup Redrive Where",
