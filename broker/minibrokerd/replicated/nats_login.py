@@ -35,6 +35,7 @@ CREDS: Final = re.compile(
     r"-BEGIN NATS USER JWT-+\n\S+\n.*-BEGIN USER NKEY SEED-+\n(\S+)\n", re.DOTALL
 )
 KINDS: Final = {"creds": "JWT and seed, as `nsc generate creds` writes them", "nkey": "seed"}
+INBOXES: Final = "_INBOX.>"
 PLAIN: Final = "it does not encrypt, and tls was asked for: nothing was said to it"
 
 
@@ -45,12 +46,18 @@ class LoginUnusable(Exception):
 def publishes(address: StreamAddress) -> tuple[str, ...]:
     """Return the subjects that a broker publishes to, all that it needs."""
     asked = tuple(f"$JS.API.{verb}.{address.stream}" for verb in VERBS)
-    return (*asked, address.record_subject, address.epoch_subject, address.alive_subject)
+    own = (
+        address.record_subject,
+        address.epoch_subject,
+        address.alive_subject,
+        address.asked_subject,
+    )
+    return (*asked, *own, INBOXES)  # to an inbox: what `minibroker cluster` asked
 
 
 def subscribes(address: StreamAddress) -> tuple[str, ...]:
     """Return the subjects that a broker subscribes to, all that it needs."""
-    return ("_INBOX.>", address.alive_subject)
+    return (INBOXES, address.alive_subject, address.asked_subject)
 
 
 def denied_subject(text: str, address: StreamAddress) -> str:

@@ -381,11 +381,7 @@ class NatsStream:
         return found
 
     async def newest_claim(self) -> tuple[Entry, str] | None:
-        """Return the newest epoch record of a replica, and when it was stored (RFC 3339); None: it has none.
-
-        Raises:
-            StreamAway: no answer.
-        """
+        """Return a replica's newest epoch record, and when it was stored (RFC 3339); None: none. StreamAway."""
         await self._connect()
         wish = json.dumps({"last_by_subj": self._address.epoch_subject}).encode()
         subject = f"$JS.API.DIRECT.GET.{self._address.stream}"
