@@ -235,6 +235,7 @@ async def test_what_is_not_allowed_is_named(
             stream.info(), stream.read(1, 1), stream.purge(1), stream.step_down(), stream.say(b""),
             stream.hear(lambda said: None), stream.append([b""], 2**60),
             stream.append([b""], 2**60, is_epoch=True),
+            stream.answer(lambda question: question), stream.ask_brokers(b"who", 0.5, 1),
         ):  # fmt: skip
             try:
                 said += str(await question)
