@@ -369,11 +369,10 @@ class NatsStream:
         try:
             reply = f"{self._inbox}.{token}"
             await self._client.publish(self._address.asked_subject, question, reply=reply)
-            async with asyncio.timeout(wait_s):
-                while len(found) < most and (said := (await answers.get()).data):
-                    found.append(said)  # an empty one is of the server: nobody listens
-        except TimeoutError:
-            pass
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    while len(found) < most and (said := (await answers.get()).data):
+                        found.append(said)  # an empty one is of the server: nobody listens
         except self._errors as error:
             raise StreamAway(_words(error)) from error
         finally:
@@ -389,8 +388,7 @@ class NatsStream:
             message = await self._client.request(subject, wish, timeout=ANSWER_S)
         except self._errors as error:
             raise StreamAway(_words(error)) from error
-        headers = message.headers or {}
-        if STATUS in headers:
+        if STATUS in (headers := message.headers or {}):
             return None
         return Entry(int(headers[SEQUENCE]), True, message.data), headers.get(TIME_STAMP, "")
 
