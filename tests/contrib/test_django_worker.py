@@ -14,7 +14,7 @@ from libraries import RAN, Library
 
 import minibroker.sync
 from support.broker import BrokerServer
-from support.processes import look_until
+from support.processes import LOOK_EVERY_S, lasts, look_until
 
 TASKS = """
 import asyncio, pathlib, time
@@ -102,11 +102,10 @@ def test_what_does_not_end_in_time_is_run_again_by_another_worker(
     if hurry == "a second signal":
         says(shop, worker, "draining")
 
-        def insisted() -> bool:  # one that comes too soon behind the first is the same asking
+        while lasts(
+            worker, LOOK_EVERY_S
+        ):  # one that comes too soon behind the first is the same asking
             worker.send_signal(signal.SIGTERM)
-            return "not_finished" in shop.log
-
-        look_until(insisted, worker, "it gives up", 60)
     assert worker.wait(60) == STOPPED, shop.log
     with minibroker.sync.connect(broker_server.url) as broker:
         left = broker.queue("default").peek()

@@ -197,7 +197,10 @@ async def test_what_a_scrape_of_10000_queues_costs_the_loop() -> None:
         queue.group.counters["delivered"] += 1
         queue.group.held += 1
     nothing: Any = SimpleNamespace(
-        phase=Phase.READY, talkers=None, store=SimpleNamespace(queues={q.name: q for q in queues})
+        phase=Phase.READY,
+        is_open=True,
+        talkers=None,
+        store=SimpleNamespace(queues={q.name: q for q in queues}),
     )
     nothing.engine = SimpleNamespace(clock=SimpleNamespace(now_ms=lambda: 0))
     of_queues = [row for row in FAMILIES.values() if row.of_queues or row.counter]

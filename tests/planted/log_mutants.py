@@ -186,8 +186,10 @@ START_MUTANTS: Final = (
     Mutant(
         "lock taken after open",
         "log/directory.py",
-        "            self._take_lock()\n            self.session_key = self._read_or_make_key()\n",
-        "            self.session_key = self._read_or_make_key()\n            self._take_lock()\n",
+        "            self._take_lock()\n            self._refuse_moved()\n"
+        "            self.session_key = self._read_or_make_key()\n",
+        "            self.session_key = self._read_or_make_key()\n            self._refuse_moved()\n"
+        "            self._take_lock()\n",
         ("log/test_log_directory.py",),
         "E14: a second start writes into a directory that is not its own",
     ),

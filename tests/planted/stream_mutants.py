@@ -54,10 +54,7 @@ STREAM_MUTANTS: Final = (
     Mutant(
         "INFO is believed: a log is led without a claim",
         FENCE,
-        "            if isinstance(outcome, Refused):\n"
-        "                expected = outcome.last\n"
-        "                continue\n            open_upto",
-        "            if isinstance(outcome, Refused):\n"
+        "                expected = outcome.last\n                continue\n            open_upto",
         "                self.position = (await self.stream.info()).last\n"
         "                return self.position\n            open_upto",
         STREAMS,

@@ -206,7 +206,7 @@ CLIENT: Mapping[str, Vector] = {
     ),
     "peek": Vector(
         PEEK,
-        [q("peek", count=2, skip=1, after=b"", state="", runs=0, order="")],
+        [q("peek", count=2, skip=1, after=b"", state="", runs=0, order="", unique_key="")],
         ASKED,
         ([],),
         answers=("messages",),

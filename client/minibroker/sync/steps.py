@@ -84,7 +84,6 @@ class Steps:
             self.telemetry = telemetry
         near = options.address
         self.in_process = InProcess(near.name) if isinstance(near, Memory) else None
-        self.places = () if isinstance(near, Memory) else near.places
         self.address = self.places[0] if self.places else ("", 0)  # that was dialled last
         self.trust = trust_of(options.encryption)
         self.timeout_ms = options.timeout_ms
@@ -95,6 +94,12 @@ class Steps:
         self.mutex = new_mutex()
         self._bell = Bell()  # wakes the thread that polls
         self._begin(None)
+
+    @property
+    def places(self) -> tuple[tuple[str, int], ...]:
+        """Hosts and ports that may be dialled; none in process."""
+        near = self.options.address
+        return () if isinstance(near, Memory) else near.places
 
     def not_kept(self, message: MessageData[Any]) -> None:
         """A message came to a result, and nobody keeps it."""

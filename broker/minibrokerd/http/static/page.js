@@ -187,8 +187,9 @@
       const value = await answer.json();
       if (!answer.ok) throw new Error(value.text);
       if (form.dataset.then) { sessionStorage.setItem("said", told(value)); location.assign(form.dataset.then); return; }
+      // First: whoever reads that it is done may type the next one, which must not go with the old page.
+      if (window.htmx) await Promise.allSettled([htmx.ajax("GET", location.href, { target: "#main", select: "#main", swap: "outerHTML" })]);
       say(told(value));
-      if (window.htmx) htmx.ajax("GET", location.href, { target: "#main", select: "#main", swap: "outerHTML" });
     } catch (error) {
       say(error.message, true);
     }
