@@ -114,7 +114,7 @@ async def walked() -> dict[str, Walks]:
 
 
 def _length(walk: Walk) -> tuple[int, int]:
-    return walk.functions, walk.modules
+    return walk.modules, walk.functions
 
 
 async def _profiled(call: Callable[[], Awaitable[Any]]) -> tuple[Walks, Any]:
