@@ -28,13 +28,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.torture.notes import LEASE_S, LONGEST_DELAY_S, events_in, note, settle
 from celery import Celery
 
-LEASE_S: Final = 10
-ETA_S: Final = 15
 COUNTDOWN_S: Final = 3
 KILL_EVERY_S: Final = 2.0
-QUIET_S: Final = LEASE_S + ETA_S + 10
 PORTS: Final = {"minibroker": 7472, "redis": 7473}
 URLS: Final = {
     "minibroker": f"minibroker://127.0.0.1:{PORTS['minibroker']}",
@@ -52,14 +50,6 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_transport_options=OPTIONS[os.environ.get("TORTURE", "minibroker")],
 )
-
-
-def note(what: str, number: int) -> None:
-    """Append a line to what all processes write to, in one call."""
-    line = f"{what} {number} {os.getpid()} {time.time():.3f}\n".encode()
-    file = os.open(os.environ["TORTURE_SAID"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(file, line)
-    os.close(file)
 
 
 @app.task(name="work")
@@ -144,13 +134,6 @@ class Side:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
-    def events(self) -> list[tuple[str, int, float]]:
-        """Return what was noted: begin or end, number, time."""
-        if not self.said.exists():
-            return []
-        rows = (line.split() for line in self.said.read_text("utf-8").splitlines())
-        return [(row[0], int(row[1]), float(row[3])) for row in rows if len(row) == 4]
-
 
 def publish(
     side: Side, tasks: int, seconds: float, repeated: set[int], due: dict[int, float]
@@ -161,7 +144,7 @@ def publish(
     for number in range(tasks):
         options: dict[str, float] = {}
         if number % 50 == 7:
-            options["countdown"] = ETA_S
+            options["countdown"] = LONGEST_DELAY_S
         elif number % 10 == 3:
             options["countdown"] = COUNTDOWN_S
         while True:
@@ -194,7 +177,7 @@ def run(name: str, tasks: int, seconds: float, seed: int, pool: str) -> dict[str
             side.kill(chosen.randrange(3))
         side.deploy()
         publisher.join()
-        settle(side, tasks)
+        settle(side.said, tasks)
         left = [process.poll() for process in side.workers]
         side.log["workers that ended by themselves"] = sum(code is not None for code in left)
     finally:
@@ -204,22 +187,9 @@ def run(name: str, tasks: int, seconds: float, seed: int, pool: str) -> dict[str
     return counts
 
 
-def settle(side: Side, tasks: int) -> None:
-    """Return when all have run, or none has for long."""
-    quiet_since, before = time.monotonic(), -1
-    while time.monotonic() - quiet_since < QUIET_S:
-        events = side.events()
-        if len({number for what, number, _ in events if what == "e"}) == tasks:
-            time.sleep(LEASE_S + 2)  # what is to run a second time does so now
-            return
-        if len(events) != before:
-            before, quiet_since = len(events), time.monotonic()
-        time.sleep(0.5)
-
-
 def judged(side: Side, tasks: int, repeated: set[int], due: dict[int, float]) -> dict[str, Any]:
     """Return the counts of a run."""
-    events = side.events()
+    events = events_in(side.said)
     begun = Counter(number for what, number, _ in events if what == "b")
     ended = Counter(number for what, number, _ in events if what == "e")
     return {

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.peers.servers import MinibrokerServer, RedisServer, Server
-from benchmarks.torture.notes import LEASE_S
+from benchmarks.torture.notes import LONGEST_DELAY_S, events_in, settle
 
 KILL_EVERY_S: Final = 2.0
 TASK_S: Final = 0.002
-DELAYS: Final = {7: 15.0, 3: 3.0}  # of tasks that are so much past a multiple of 50, of 10
-QUIET_S: Final = LEASE_S + 15 + 10  # nothing has happened for so long: nothing will
+DELAYS: Final = {
+    7: LONGEST_DELAY_S,
+    3: 3.0,
+}  # of tasks that are so much past a multiple of 50, of 10
 AT_ONCE: Final = 4
 WORKERS: Final = {
     "dramatiq": ("dramatiq", "benchmarks.torture.dramatiq_tasks", "-p", "1", "-t", str(AT_ONCE)),
@@ -109,13 +111,6 @@ class Side:
                 process.wait()
         self.server.close()
 
-    def events(self) -> list[tuple[str, int, float]]:
-        """Return what was noted: begin or end, number, time."""
-        if not self.said.exists():
-            return []
-        rows = (line.split() for line in self.said.read_text("utf-8").splitlines())
-        return [(row[0], int(row[1]), float(row[3])) for row in rows if len(row) == 4]
-
 
 def delay_of(library: str, number: int) -> float:
     """Return the delay of a task in seconds. The brokers of taskiq-redis have none."""
@@ -141,7 +136,7 @@ def tortured(library: str, broker: str, folder: Path, work: Work) -> dict[str, A
             side.kill(chosen.randrange(3))
         side.deploy()
         publisher.join()
-        _settle(side, work.tasks)
+        settle(side.said, work.tasks)
         left = [process.poll() for process in side.workers]
         side.log["workers that ended by themselves"] = sum(code is not None for code in left)
     finally:
@@ -176,22 +171,9 @@ def _sender(library: str) -> Send:
     return send
 
 
-def _settle(side: Side, tasks: int) -> None:
-    """Return when all have run, or none has for long."""
-    quiet_since, before = time.monotonic(), -1
-    while time.monotonic() - quiet_since < QUIET_S:
-        events = side.events()
-        if len({number for what, number, _ in events if what == "e"}) == tasks:
-            time.sleep(LEASE_S + 2)  # what is to run a second time does so now
-            return
-        if len(events) != before:
-            before, quiet_since = len(events), time.monotonic()
-        time.sleep(0.5)
-
-
 def _judged(side: Side, tasks: int, repeated: set[int], due: dict[int, float]) -> dict[str, Any]:
     """Return the counts of a run. What was published twice since nobody knew, and ran twice, is no double."""
-    events = side.events()
+    events = events_in(side.said)
     begun = Counter(number for what, number, _ in events if what == "b")
     ended = Counter(number for what, number, _ in events if what == "e")
     twice = sum(count - 1 for number, count in ended.items() if number not in repeated)
