@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: attacks model bridges cluster cluster-test backups page screenshots help setup serve test check format tables bench compare counted demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-fanout bench-log bench-workers bench-blocking bench-http bench-tenants dramatiq-suite taskiq-suite django-suite bench-celery celery-suite celery-torture flower libraries-torture bench-libraries clean
+.PHONY: attacks model bridges cluster cluster-test backups page screenshots help setup serve test check format tables bench compare counted demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-replicated bench-fanout bench-log bench-workers bench-blocking bench-http bench-tenants dramatiq-suite taskiq-suite django-suite bench-celery celery-suite celery-torture flower libraries-torture bench-libraries clean
 
 help:
 	@echo "make serve    start the broker on ./data, port 7272; PORT=7300, or the variables of minibroker serve"
@@ -44,6 +44,7 @@ help:
 	@echo "make bench-fanout messages through a topic exchange to 1, 3 and 10 queues, beside RabbitMQ: ARGS=\"--pairs 5\""
 	@echo "make bench-log    a retained log beside a Kafka topic: publish in batches, three groups that read: ARGS=\"--messages 10000000\""
 	@echo "make bench-peers  the same work through Redis, RabbitMQ, NATS, beanstalkd and Kafka: ARGS=\"--quick --only redis --work cpu\""
+	@echo "make bench-replicated  the log on three servers of NATS, quorum queues of RabbitMQ, JetStream: ARGS=\"--quick\", ARGS=takeovers"
 	@echo "make attacks  strangers flood a broker, COUNT=10000 times each, with and without TLS: pings of others stay below 20 ms"
 	@echo "make bench-workers   a job that does nothing through minibroker worker, Celery, Dramatiq, Taskiq and RQ: ARGS=\"--rounds 1\""
 	@echo "make bench-celery    no-op tasks of Celery, prefork and threads, on this broker and on Redis: ARGS=\"--tasks 2000\""
@@ -131,6 +132,9 @@ scale: $(VENV)/.develop-ready
 # Servers come from the system (apt-get install redis-server rabbitmq-server beanstalkd), Kafka from KAFKA_HOME; one that is missing is skipped.
 bench-peers: $(VENV)/.peers-ready
 	@$(BIN)/python -m benchmarks.peers $(ARGS)
+
+bench-replicated: $(VENV)/.peers-ready
+	@$(BIN)/python -m benchmarks.replicated $(ARGS)
 
 bench-log: $(VENV)/.peers-ready
 	@$(BIN)/python -m benchmarks.logs $(ARGS)

@@ -13,6 +13,7 @@ from time import monotonic, perf_counter, sleep
 
 from benchmarks.peers.client import make
 from benchmarks.peers.contestant import Contestant, Sample
+from benchmarks.peers.servers import SERVERS, MinibrokerServer
 from benchmarks.peers.sides import Side
 from benchmarks.peers.works import BODY_BYTES, Work
 
@@ -54,7 +55,7 @@ class Backlog:
         return (self.messages,) * 2, samples
 
     def _contestant(self, peer: str, name: str, server: str, client: str) -> Contestant:
-        return Contestant(self._stack, peer, self._folder / name, server, client)
+        return Contestant(self._stack, peer, SERVERS[peer](self._folder / name, server), client)
 
     def _fill(self, name: str, contestant: Contestant, most: int, seconds: float) -> int:
         """Fill a queue, note what each message took of the memory, return how many there are."""
@@ -78,7 +79,7 @@ class Backlog:
         with ExitStack() as stack:
             folder = self._folder / "backlog-cold"
             level = self._side.level
-            cold = Contestant(stack, "minibroker", folder, COLD_FLAGS, level)
+            cold = Contestant(stack, "minibroker", MinibrokerServer(folder, COLD_FLAGS), level)
             return self._fill("cold", cold, self._wanted, float("inf"))
 
     def _restart(self, index: int) -> Sample:

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.bench import end
 from benchmarks.gauges import percentile
-from benchmarks.peers.servers import SERVERS, SideFailed
+from benchmarks.peers.servers import Server, SideFailed
 from benchmarks.peers.works import BODY_BYTES, IN_FLIGHT, RATE, WINDOWED, Work
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,12 +42,11 @@ class Sample:
 class Contestant:
     """Started on entering an ExitStack, which also ends it; its queue is empty between repetitions."""
 
-    def __init__(
-        self, stack: ExitStack, peer: str, folder: Path, server_option: str, client_option: str
-    ) -> None:
+    def __init__(self, stack: ExitStack, peer: str, server: Server, client_option: str) -> None:
+        """`peer` names the client, which is told `client_option`; the server is started here."""
         self.peer = peer
-        self.server = SERVERS[peer](folder, server_option)
-        stack.callback(self.server.close)
+        self.server = server
+        stack.callback(server.close)
         self._stack, self._option = stack, client_option
         self._clients: list[subprocess.Popen[str]] = []
         self._fill_rate = float(MOST_MESSAGES)

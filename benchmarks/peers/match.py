@@ -17,6 +17,7 @@ from benchmarks.gauges import LoopGauge, SyncGauge, record_bytes
 from benchmarks.peers.backlog import Backlog
 from benchmarks.peers.contestant import Contestant, Sample
 from benchmarks.peers.ratios import compare, shortened
+from benchmarks.peers.servers import SERVERS, MinibrokerServer
 from benchmarks.peers.sides import Side, how
 from benchmarks.peers.works import BODY_BYTES, WORKS, Work
 
@@ -108,12 +109,12 @@ class Match:
 
     def _contestants(self) -> tuple[Contestant, Contestant]:
         if self._both is None:
-            side = self._side
+            side, peer = self._side, self._side.peer.name
+            ours = MinibrokerServer(self._folder / "ours", "")
+            theirs = SERVERS[peer](self._folder / "theirs", side.option)
             self._both = (
-                Contestant(self._stack, "minibroker", self._folder / "ours", "", side.level),
-                Contestant(
-                    self._stack, side.peer.name, self._folder / "theirs", side.option, side.option
-                ),
+                Contestant(self._stack, "minibroker", ours, side.level),
+                Contestant(self._stack, peer, theirs, side.option),
             )
             for contestant in self._both:
                 contestant.warm_up()

@@ -169,20 +169,27 @@ class RedisServer(Server):
 
 
 class RabbitServer(Server):
-    """RabbitMQ: one node with a port mapper of its own; the kind of queue is up to the client."""
+    """RabbitMQ: one node; the kind of queue is up to the client.
+
+    It has a port mapper of its own, unless it is to join the node `joins`, and so uses that one's.
+    """
 
     program, scheme = "/usr/lib/rabbitmq/bin/rabbitmq-server", "amqp"
 
-    def __init__(self, folder: Path, option: str) -> None:
+    def __init__(self, folder: Path, option: str, joins: RabbitServer | None = None) -> None:
         super().__init__(folder, option)
-        self._mapper_port, self._distribution_port = free_port(), free_port()
+        self.node = f"peer{self.port}@localhost"
+        self._home: Path = joins._home if joins else folder  # where the cookie lies
+        self._mapper_port: int = joins._mapper_port if joins else free_port()
+        self._distribution_port = free_port()
         self._printed_before = 0
         (folder / "rabbitmq.conf").write_text("log.console = true\nlog.file = false\n")
         (folder / "plugins").write_text("[].\n")
-        # Started here and not by the node, whose own would outlive everything.
-        self._mapper = subprocess.Popen(
-            ["epmd", "-address", "127.0.0.1", "-port", str(self._mapper_port)]
-        )
+        self._mapper: subprocess.Popen[bytes] | None = None
+        if joins is None:  # started here and not by the node, whose own would outlive everything
+            self._mapper = subprocess.Popen(
+                ["epmd", "-address", "127.0.0.1", "-port", str(self._mapper_port)]
+            )
 
     def command(self) -> list[str]:
         """Return nothing: all is said in the environment."""
@@ -192,9 +199,9 @@ class RabbitServer(Server):
         """Return places and ports; nothing of a node that the machine may have is touched."""
         folder = str(self.folder)
         return {
-            "HOME": folder,
+            "HOME": str(self._home),
             "ERL_EPMD_PORT": str(self._mapper_port),
-            "RABBITMQ_NODENAME": f"peer{self.port}@localhost",
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self._distribution_port),
@@ -220,8 +227,9 @@ class RabbitServer(Server):
     def close(self) -> None:
         """End the node and the port mapper."""
         super().close()
-        self._mapper.kill()
-        self._mapper.wait()
+        if self._mapper is not None:
+            self._mapper.kill()
+            self._mapper.wait()
 
     def version(self) -> str:
         """Return the version that stands in the path of its library; asking would start a node."""

@@ -9,10 +9,12 @@ import pytest
 from benchmarks.gauges import percentile
 from benchmarks.peers import sides, works
 from benchmarks.peers.__main__ import QUICK, Report, run
+from benchmarks.peers.contestant import Sample
 from benchmarks.peers.ratios import better, compare, shortened
 from benchmarks.peers.servers import KafkaServer
 from benchmarks.peers.tables import HEADINGS, markdown
 from benchmarks.peers.works import BYTES, MICROSECONDS, RATE, WORKS
+from benchmarks.replicated import page as replicated
 
 DOES = [
     pytest.param(side, work, id=f"{side.name} {work.name}")
@@ -180,3 +182,24 @@ def test_the_page_has_a_table_for_each_side_and_what_was_skipped() -> None:
     assert "- kafka: skipped" in page
     lines = [line for line in page.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in lines} == {len(HEADINGS) + 1}
+
+
+def test_a_row_of_replicated_queues_has_ratios_within_its_rounds() -> None:
+    """Two rounds, of which the second was slow for both: twice as good in each."""
+    lone = next(work for work in WORKS if work.name == "publish-one")
+    samples = {
+        "stream": [Sample(100.0, 1.0, {"p99_us": 300.0}), Sample(900.0, 1.0, {"p99_us": 500.0})],
+        "rabbitmq": [
+            Sample(200.0, 1.0, {"p99_us": 400.0}),
+            Sample(1_800.0, 1.0, {"p99_us": 600.0}),
+        ],
+    }
+    gauges = {"sync_p50_us": 80.0, "loop_per_second": 30e6}
+    row = replicated.row_of(lone, samples, {"stream": 10, "rabbitmq": 5}, gauges)
+    assert row["sides"]["rabbitmq"] == {
+        "median": 1_000.0, "messages": 5, "p99": 500.0, "ratio": [2.0, 2.0, 2.0]
+    }  # fmt: skip
+    page = replicated.markdown({"cores": 2}, [row])
+    line = page.splitlines()[-1]
+    assert line.count("|") == page.splitlines()[-2].count("|"), "a cell for each heading"
+    assert "| 500 (p99 400) | - | 1,000 (p99 500); 2 - 2 - 2 x | - |" in line

@@ -1,17 +1,13 @@
-"""A broker whose log three servers of NATS keep, beside one with a log of files.
+"""How long it is from the end of a broker to the first confirm of the next one, with many messages waiting.
 
-`python -m benchmarks.replicated`. Both are on this machine, and take turns. Lone publishes (each awaited), 1,000
-tasks that publish one after the other, batches of 100. Then how long it is from the end of a broker to the first
-confirm of the next one, with many messages waiting: one that is started then (cold), one that stood by (warm), and
-one that stood by when the first was stopped in good order (`takeovers` as an argument: only these). Of the rates
-only ratios mean anything: the three servers, their disk and the broker share what the one with files has alone.
+One that is started then (cold), one that stood by (warm), and one that stood by when the first was stopped in good
+order. The log is on three servers of NATS; all of them are on this machine.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,17 +18,12 @@ from typing import Any
 import httpx
 
 import minibroker
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-
 from support.nats_nodes import Nodes, free_ports
 
 BODY = b"x" * 200
-LONE, TASKS, EACH, BATCHES = 500, 1_000, 10, 200
-WAITING, SINGLY = (
-    1_000_000,
-    100_000,
-)  # messages while a takeover is measured; so many of them in frames of their own
+TASKS = 1_000
+# Messages while a takeover is measured; so many of them in frames of their own.
+WAITING, SINGLY = 1_000_000, 100_000
 TAKEOVERS = 5  # of each kind
 
 
@@ -59,37 +50,6 @@ class Broker:
         if self.process is not None:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
-
-
-async def rates(url: str) -> dict[str, float]:
-    """Return what was measured: ms of a lone publish, messages a second in tasks and in batches."""
-    async with minibroker.connect(url) as broker:
-        queue: Any = broker.queue("orders")
-        await queue.publish(BODY)
-        took: list[float] = []
-        for _ in range(LONE):
-            began = perf_counter()
-            await queue.publish(BODY)
-            took.append(perf_counter() - began)
-
-        async def one() -> None:
-            for _ in range(EACH):
-                await queue.publish(BODY)
-
-        began = perf_counter()
-        await asyncio.gather(*(one() for _ in range(TASKS)))
-        in_tasks = TASKS * EACH / (perf_counter() - began)
-        began = perf_counter()
-        for _ in range(BATCHES):
-            await queue.publish_many([BODY] * 100)
-        in_batches = BATCHES * 100 / (perf_counter() - began)
-        await queue.purge()
-    return {
-        "lone p50 ms": 1_000 * statistics.median(took),
-        "lone p99 ms": 1_000 * statistics.quantiles(took, n=100)[-1],
-        "1,000 tasks": in_tasks,
-        "batches of 100": in_batches,
-    }
 
 
 async def fill(url: str) -> None:
@@ -160,36 +120,16 @@ async def takeovers(folder: Path, address: str, old: Broker) -> Broker:
 
 
 async def main() -> None:
-    """Measure in turns, and print the medians; `takeovers` as an argument: only these."""
+    """Measure all kinds of them."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         nodes = Nodes(folder / "nats", 3)
         address = nodes.address("orders")
-        brokers = {
-            "files": Broker(folder / "files", "--no-http"),
-            "three servers": Broker(folder / "one", "--no-http", "--log", address),
-        }
-        found: dict[str, list[dict[str, float]]] = {kind: [] for kind in brokers}
+        broker = Broker(folder / "one", "--no-http", "--log", address)
         try:
             nodes.start()
-            for broker in brokers.values():
-                broker.start()
-            for _ in range(0 if "takeovers" in sys.argv else 3):
-                for kind, broker in brokers.items():
-                    found[kind].append(await rates(broker.url))
-            for row in found["files"][0] if found["files"] else ():
-                files, servers = (
-                    statistics.median(each[row] for each in found[kind]) for kind in brokers
-                )
-                print(
-                    f"{row:16} files {files:10.2f}   three {servers:10.2f}   ratio {servers / files:5.2f}"
-                )
-            brokers["three servers"] = await takeovers(folder, address, brokers["three servers"])
+            broker.start()
+            broker = await takeovers(folder, address, broker)
         finally:
-            for broker in brokers.values():
-                broker.kill()
+            broker.kill()
             nodes.end()
-
-
-if __name__ == "__main__":
-    asyncio.run(main())
