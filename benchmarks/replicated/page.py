@@ -54,7 +54,7 @@ def markdown(told: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
         ", ".join(f"{name} {value}" for name, value in told.items()) + ".",
         "",
         "Medians of the rounds (p99 of lone calls in brackets), and behind them how many times better the stream",
-        "of three was: lowest - median - highest, each ratio taken within its round. All servers run all the time.",
+        "of three was: lowest - median - highest, each ratio taken within its round. All servers run always.",
         "",
         table_line(headings),
         table_line(["---"] * len(headings)),
