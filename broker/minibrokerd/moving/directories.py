@@ -6,6 +6,7 @@ left that was ended is thrown away. A directory that was left has a file that sa
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Sequence
@@ -117,7 +118,10 @@ class DirectoryTarget:
         shutil.rmtree(self._made_at)
 
     async def append(self, batches: Sequence[Batch]) -> None:
-        """Write and sync them one after the other."""
+        """Write and sync them one after the other, which takes a slow disk seconds: not in the loop."""
+        await asyncio.to_thread(self._append, batches)
+
+    def _append(self, batches: Sequence[Batch]) -> None:
         log = self._log
         assert log is not None, "open() comes first"
         for batch in batches:
@@ -144,6 +148,9 @@ class DirectoryTarget:
 
     async def finish(self, origin: Origin) -> None:
         """Put it in its place; it ends as the source did."""
+        await asyncio.to_thread(self._finish, origin)
+
+    def _finish(self, origin: Origin) -> None:
         log, self._log = self._log, None
         assert log is not None, "open() comes first"
         if origin.clean:

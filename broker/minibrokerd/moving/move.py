@@ -7,8 +7,10 @@ the source for good.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from time import monotonic
 from typing import Final
 
 from minibrokerd.bodies.store import BodyStore
@@ -18,6 +20,7 @@ from minibrokerd.moving.both_ends import CannotMove, How, Origin, Tally, Target
 
 CHUNK_BYTES: Final = 8 * 1024 * 1024
 CHUNK_BATCHES: Final = 500  # NATS takes 1,000 messages at once
+TURN_S: Final = 0.02  # between two turns of the loop, in which a stream is told that it is led
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +77,12 @@ async def move(origin: Origin, target: Target, how: How, advance: Callable[[int]
 
 async def _looked_through(origin: Origin) -> tuple[Tally, Core]:
     tally, core = Tally(), Core(BodyStore())
-    async for batch in origin.batches():
+    async for batch in _in_turns(origin.batches()):
         tally.add(batch)
         core.replay(batch)
-    # As a start would: only then is it known what waits.
-    core.opened(origin.epoch + 1, origin.now_ms + 1, origin.unix_ms, clean=origin.clean)
+    # As a start would: only then is it known what waits. Of millions it takes a while, so not in the loop.
+    now_ms, clean = origin.now_ms + 1, origin.clean
+    await asyncio.to_thread(core.opened, origin.epoch + 1, now_ms, origin.unix_ms, clean=clean)
     retained = [
         queue.name for queue in core.store.by_number.values() if queue.group.retained is not None
     ]
@@ -103,7 +107,7 @@ async def _copy(
     passed = Tally()
     chunk: list[Batch] = []
     chunk_bytes = 0
-    async for batch in origin.batches():
+    async for batch in _in_turns(origin.batches()):
         if passed.batches < there.batches:
             passed.add(batch)
             continue
@@ -127,10 +131,20 @@ async def _copy(
 
 async def _compare(target: Target, all_of_it: Tally) -> None:
     found = Tally()
-    async for batch in target.batches():
+    async for batch in _in_turns(target.batches()):
         found.add(batch)
     if found != all_of_it:
         raise CannotMove(
             f"{target.name} was read back, and is not what was written ({found.batches} batches of "
             f"{all_of_it.batches}): the source is as it was; see what the disk or the servers say"
         )
+
+
+async def _in_turns(batches: AsyncIterator[Batch]) -> AsyncIterator[Batch]:
+    """Pass batches on; files come without a wait, and whoever leads a stream must not fall silent meanwhile."""
+    turned_s = monotonic()
+    async for batch in batches:
+        yield batch
+        if monotonic() - turned_s > TURN_S:
+            await asyncio.sleep(0)
+            turned_s = monotonic()

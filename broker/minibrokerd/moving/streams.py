@@ -179,7 +179,10 @@ class StreamTarget(_End):
         async for batch in self._read(history):
             tally.add(batch)
         if self._upto and history.store_id != origin.store_id:
-            raise CannotMove(f"cannot move to {self.name}: it is not empty; name a new stream")
+            raise CannotMove(
+                f"cannot move to {self.name}: it is not empty: a broker ran on it, or another log is there; "
+                "name a new stream, or delete this one if nothing in it is wanted"
+            )
         return tally, bool(self._upto) and not history.half_of
 
     async def open(self, origin: Origin) -> None:

@@ -139,6 +139,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "webhook_dropped": "so many `calls` of the webhook will not be made, for `reason`",
     "standing_by": "another broker, at `active`, leads the log; this one follows until nothing is heard of it",
     "begins_again": "the log was trimmed faster than this broker could follow, standing by; it reads all of it",
+    "waits_for_move": "a log is being moved here from `source`, and not all of it is here; this broker stands by",
     "takes_over": "this broker stood by and has claimed the log; `why`: `stopped`, or `silence` of whoever led",
     "stream_leader_moved": "`before`, a server of NATS on this machine, led the stream; `preferred` is to lead it",
     "log_denied": "NATS does not let this broker do what `text` says (docs/guide/cluster-operations.md)",

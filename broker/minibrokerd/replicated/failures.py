@@ -71,6 +71,7 @@ class HalfMoved(LogError):
             f"cannot use the log in {stream}: it is a part of {source}, which was being moved to it; begin "
             "`minibroker log move` again, which goes on where it ended"
         )
+        self.stream, self.source = stream, source
 
 
 class Trimmed(LogError):

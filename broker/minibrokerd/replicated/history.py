@@ -132,13 +132,17 @@ class History:
         """See that what was read is a whole log; DamagedStream, HalfMoved, LogMoved."""
         if not self._assembly.is_between:
             raise DamagedStream(self._name, self.read_to, "a batch has no end")
+        self.see_that_it_is_here()
+        if self.head > max(self.log_start, 1):
+            what = f"the log starts at entry {self.log_start}, and that is not there"
+            raise DamagedStream(self._name, self.head, what)
+
+    def see_that_it_is_here(self) -> None:
+        """See that what was read is not elsewhere, and not still on its way; HalfMoved, LogMoved."""
         if self.moved_to:
             raise LogMoved(self._name, self.moved_to)
         if self.half_of and not self.is_for_move:
             raise HalfMoved(self._name, self.half_of)
-        if self.head > max(self.log_start, 1):
-            what = f"the log starts at entry {self.log_start}, and that is not there"
-            raise DamagedStream(self._name, self.head, what)
 
     def _know(self, whole: Whole) -> Batch | None:
         header = whole.header

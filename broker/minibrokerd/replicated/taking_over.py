@@ -16,8 +16,9 @@ from enum import Enum
 from typing import Final
 
 from minibrokerd.log.seam import Batch
+from minibrokerd.process.logs import OwnText, events
 from minibrokerd.replicated.entries import run_of
-from minibrokerd.replicated.failures import StreamUnreachable, Trimmed
+from minibrokerd.replicated.failures import HalfMoved, StreamUnreachable, Trimmed
 from minibrokerd.replicated.history import History
 from minibrokerd.replicated.leading import READ_BYTES, Fence
 from minibrokerd.replicated.standing_by import BEAT_S, Standing
@@ -74,7 +75,7 @@ class TakeOver:
         self._word = word
         self._read: queue.Queue[list[Batch] | Mark | BaseException] = queue.Queue(READ_AHEAD)
         self._news: Callable[[], object] = lambda: None
-        self._is_begun = self._is_over = self._is_handed_over = False
+        self._is_begun = self._is_over = self._is_handed_over = self._is_half_told = False
         self._patience_s = patience_s
         self.position = 0  # of our epoch record, at the end
         self.reason = ""  # why it waits
@@ -165,6 +166,8 @@ class TakeOver:
             fence = self._make_fence(stream)
             if self._standing is None:
                 await self._read_what_is_there(stream)
+                # Before the claim: whoever moves the log here leads the stream, and is not to be deposed.
+                self._history.see_that_it_is_here()
                 await self._lead(stream, fence)
             else:
                 await stream.hear(self._standing.hear)
@@ -277,10 +280,25 @@ class TakeOver:
                 continue
             if not stream.is_connected:
                 standing.is_deaf()
+            elif self._is_on_its_way():
+                standing.is_deaf()  # what is here is a part of a log, whoever is silent
             elif standing.may_lead:
                 break
             await _wait(standing.news, FOLLOW_S)
         self._history.begin_if_empty()
+
+    def _is_on_its_way(self) -> bool:
+        """Return whether a log is being moved here; it is said once. LogMoved: it is elsewhere."""
+        try:
+            self._history.see_that_it_is_here()
+        except HalfMoved as half:
+            if not self._is_half_told:
+                self._is_half_told = True
+                events.info(
+                    "waits_for_move", stream=OwnText(half.stream), source=OwnText(half.source)
+                )
+            return True
+        return False
 
     async def _read_some(self, stream: Stream) -> bool:
         """Read on from where the history ends; return whether there was anything.
