@@ -11,6 +11,7 @@ look at a copy without a bug. Bugs for which the budget is too short are named, 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -102,7 +103,8 @@ class Campaign:
         self._say(f"caught {mutant.name}: layer={layer} seed={seed} by={by} in {seconds:.1f} s")
 
     def _find(self, mutant: Mutant) -> tuple[str, Found] | None:
-        tree = self._base.with_bug(self._folder / mutant.name.replace(" ", "-"), mutant)
+        # Of a folder in a path of imports nothing may be a separator.
+        tree = self._base.with_bug(self._folder / re.sub(r"\W+", "-", mutant.name), mutant)
         try:
             if not tree.imports():
                 raise Broken("the copy cannot be imported")

@@ -43,7 +43,7 @@ def test_planted_bugs_are_found_and_a_change_that_is_none_survives(
     """In copies, by the simulation, crash states and a test; a copy without a bug passes all of these."""
     row = BY_NAME[QUICK[-1]]
     harmless = Mutant(
-        "harmless",
+        "harmless: a path is separated by what stands in its name",
         row.path,
         row.old,
         f"        assert turns >= 0\n{row.old}",
@@ -54,6 +54,6 @@ def test_planted_bugs_are_found_and_a_change_that_is_none_survives(
     figures = run_campaign(rows, SEED, 60, 1, check=False)
     said = capsys.readouterr().out
     assert sorted(figures.caught) == sorted(QUICK), said
-    assert figures.survived == ["harmless"], said
+    assert figures.survived == [harmless.name], said
     assert (figures.wrong, figures.clean) == ([], True), said
     assert figures.failed, "a survivor fails a campaign"
