@@ -107,6 +107,12 @@ class SimStream:
         self._connections += 1
         return Connection(self, self._connections, turn)
 
+    def copy(self) -> SimStream:
+        """Return a stream with what is committed here, and without faults."""
+        other = SimStream(Random(1), NO_FAULTS, list(self.entries), self.first, self.last)
+        other.has = dict.fromkeys(SERVERS, self.last)
+        return other
+
     def _chance(self, share: float) -> bool:
         return share > 0 and self.random.random() < share
 

@@ -1,4 +1,4 @@
-"""The states that a crash may leave are those of tests/cuts."""
+"""The states that a crash may leave are those of tests/cuts, and simulated streams those of tests/replicated."""
 
 from __future__ import annotations
 
@@ -6,3 +6,4 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "cuts"))
+sys.path.append(str(Path(__file__).parents[1] / "replicated"))

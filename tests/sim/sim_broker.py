@@ -26,6 +26,7 @@ from minibrokerd.core.model.state import Store
 from minibrokerd.engine.engine import Clock, Engine
 from minibrokerd.log.failures import LogFailed
 from minibrokerd.log.filelog import FileLog
+from minibrokerd.log.seam import Log
 from minibrokerd.net.connection import ServerConnection
 from minibrokerd.net.connections import SWEEP_S, complaint
 from minibrokerd.net.seam import Broker
@@ -95,16 +96,11 @@ class SimulatedBroker:
         self.session_key = b""
         self._failed = failed
         self.refusals: list[tuple[str, str]] = []
-        self.log = FileLog(
-            PATH,
-            segment_bytes=segment_bytes,
-            ops=disk,
-            digests=memory.digests,
-            make_writer=partial(writer, self.loop, random, latency_us),
-        )
-        self.core = WatchedCore(
-            BodyStore(self.log.segments.read_one), sizes=self.log.sizes, calendar_of=calendar_of
-        )
+        make_writer = partial(writer, self.loop, random, latency_us)
+        self.log: Any = self.make_log(disk, segment_bytes, memory, make_writer)
+        segments = self.log.segments
+        bodies = BodyStore(segments.read_one) if segments is not None else BodyStore()
+        self.core = WatchedCore(bodies, sizes=self.log.sizes, calendar_of=calendar_of)
         self.core.ledger = ledger
         self.engine = Engine(
             self.core,
@@ -124,12 +120,24 @@ class SimulatedBroker:
         self.turns = Turns(cast(Any, self.loop))
         self.door = Door()  # open: nobody here has a token
 
+    def make_log(
+        self, disk: FaultyDisk, segment_bytes: int, memory: Memory, make_writer: Callable[..., Any]
+    ) -> Log:
+        """Return its log: files on the disk of the world."""
+        return FileLog(
+            PATH, segment_bytes=segment_bytes, ops=disk, digests=memory.digests, make_writer=make_writer
+        )  # fmt: skip
+
     def start(self) -> None:
         """Recover and be ready for connections; raises what a start raises."""
         base_ms = 0
         for batch in self.log.recover():
             self.engine.replay(batch)
             base_ms = max(base_ms, batch.now_ms)
+        self.opened(base_ms)
+
+    def opened(self, base_ms: int) -> None:
+        """Go on behind what was replayed."""
         self.session_key = self.log.session_key
         self.engine.start(base_ms)
         self.engine.clock.start()
@@ -177,7 +185,11 @@ class SimulatedBroker:
         except LogFailed as error:
             self._failed(error)
         else:
-            done()
+            self.when_closed(done)
+
+    def when_closed(self, done: Callable[[], None]) -> None:
+        """Call when the log is closed: it is."""
+        done()
 
     def _sweep(self) -> None:
         """As `Server` does it: silent and stuck peers, signs of life."""

@@ -3,6 +3,7 @@
     make sim BUDGET=60 SEED=7
     make sim SEED=7000012 WORLDS=1 TRACE=1        one world alone, with everything that happens in it
     make sim WITH=log                             each world has this capability, whatever else it draws
+    make sim WITH=stream                          the log of each world is in a stream, and no disk fails
 
 Ends in a line of how many worlds used which capabilities, and one of figures; hours are those of simulated time
 in which something happened every second.
@@ -22,6 +23,7 @@ from time import monotonic
 
 from sim_capabilities import drawn
 from sim_world import World
+from stream_sim import StreamWorld
 
 TWICE = 100  # seeds that are run twice, and compared
 SHARE = 5  # worlds that a process does before it says what it found
@@ -86,7 +88,9 @@ class Figures:
 def make_world(seed: int, trace: Callable[[str], None] | None = None) -> World:
     """Return a world with what its seed draws, and what the environment says."""
     more = os.environ.get("WITH", "").split()
-    return World(seed, trace=trace, borders=True, capabilities=[*drawn(seed), *more])
+    kind = StreamWorld if "stream" in more else World
+    names = [*drawn(seed), *(name for name in more if name != "stream")]
+    return kind(seed, trace=trace, borders=True, capabilities=names)
 
 
 def endless(*_: object) -> None:

@@ -24,6 +24,11 @@ FAULTS = {
     "cut": 12, "silence": 3, "stall": 4, "lag": 4, "jump": 6, "suspend": 2,
     "bad_read": 20, "flip": 25, "rot": 12, "unreadable": 5,
 }  # fmt: skip
+# What only a broker with its log on a disk of its own has.
+OF_THE_DISK = {
+    "power", "kill_soon", "power_soon", "sync", "hang", "slow", "full", "read_only", "no_files",
+    "bad_read", "flip", "rot", "unreadable",
+}  # fmt: skip
 ALWAYS = ("jump", "suspend", "rot")  # these happen to a broker that is down, too
 
 
@@ -41,6 +46,10 @@ class Faults:
         """Let the first of each kind come."""
         for name in self._rates:
             self._schedule(name)
+
+    def begin_on_a_stream(self, random: Random) -> None:
+        """Leave out what happens to disks."""
+        self._rates = {name: rate for name, rate in self._rates.items() if name not in OF_THE_DISK}
 
     def trouble_start(self) -> None:
         """Decide what goes wrong in the next start."""

@@ -170,6 +170,7 @@ class Laws:
 
     def count_dropped(self, counters: Mapping[str, Mapping[str, int]]) -> None:
         """A life of the broker ends, or the world."""
+        self._within.clear()  # what made a queue short may not be safe, and be undone
         for queue, counter in counters.items():
             self._dropped[queue] += counter["overflow_dropped"]
 

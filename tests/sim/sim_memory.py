@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 from types import ModuleType
+from typing import Any
 
 from minibrokerd.core.durable import paging
 from minibrokerd.core.model import cold
@@ -30,7 +31,7 @@ class Memory:
 
     digests: bool
     limit_bytes: int
-    limits: dict[Limit, int]
+    limits: dict[Limit, Any]
     backlog: int = 1
 
     @classmethod
