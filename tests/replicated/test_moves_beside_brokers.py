@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from test_moving_logs import Ended, command, ending, entries_of, log_in, tallied
+from test_moving_logs import Ended, command, ending, entries_of, log_in, moved, tallied
 
 import minibroker.sync
 from minibrokerd.core.core import Core
@@ -94,6 +94,26 @@ def test_who_stands_by_waits_for_a_move_and_leads_behind_it(
     look_until(lambda: "listening on" in waits.output, process, "that it leads")
     with minibroker.sync.connect(waits.url) as broker:
         assert len(broker.queue("orders").peek(MESSAGES + 1)) == MESSAGES
+
+
+def test_a_stream_is_kept_for_the_log_while_its_source_is_looked_through(
+    start_broker: StartBroker, new_stream: NewStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a large log that takes seconds, in which a broker found an empty stream and made a log of its own."""
+    path, address = left_with_messages(start_broker()), new_stream()
+
+    async def ends(origin: object) -> None:
+        raise Ended
+
+    with monkeypatch.context() as patch:
+        patch.setattr("minibrokerd.moving.move._looked_through", ends)
+        with pytest.raises(Ended):
+            asyncio.run(moved(DirectoryOrigin(path), StreamTarget(parse(address))))
+    with pytest.raises(HalfMoved):
+        list(log_in(parse(address)).recover())
+    assert (
+        asyncio.run(moved(DirectoryOrigin(path), StreamTarget(parse(address)))).messages == MESSAGES
+    )
 
 
 def test_who_stands_by_ends_when_the_log_is_elsewhere(

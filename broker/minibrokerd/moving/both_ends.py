@@ -66,7 +66,7 @@ class Tally:
 
 
 class Origin(Protocol):
-    """The log that is moved. What stands in its attributes is known once `batches` was read to its end."""
+    """The log that is moved. `open` knows its store and its key; the rest, `batches` read to its end."""
 
     name: str
     store_id: bytes
@@ -105,6 +105,10 @@ class Target(Protocol):
     """Where it is moved to."""
 
     name: str
+
+    async def reserve(self, origin: Origin) -> None:
+        """Keep any server from making a log of its own there, while the source is looked through; LogError."""
+        ...
 
     async def look(self, origin: Origin) -> tuple[Tally, bool]:
         """Return what is there: of a move that was not finished, and whether it was all the same.

@@ -39,6 +39,9 @@ class DirectoryOrigin:
         """Lock it: that alone changes nothing that a server reads."""
         self._directory.open()
         self.session_key = self._directory.session_key
+        recovery = Recovery(self._directory, FileOps())
+        next(recovery.batches(), None)  # the newest segment is looked at before the first batch
+        self.store_id = recovery.store_id
 
     async def batches(self) -> AsyncIterator[Batch]:
         """Read the segments."""
@@ -75,6 +78,9 @@ class DirectoryTarget:
         self._made_at = path.with_name(path.name + SUFFIX)
         self._segment_bytes = segment_bytes
         self._log: FileLog | None = None
+
+    async def reserve(self, origin: Origin) -> None:
+        """Do nothing: if a server makes a log there meanwhile, `finish` says that ours has no place."""
 
     async def look(self, origin: Origin) -> tuple[Tally, bool]:
         """Return the log that is there, if it is this one."""
@@ -157,7 +163,11 @@ class DirectoryTarget:
             log.close(origin.now_ms, origin.unix_ms)
         else:
             log.abandon()
-        os.rename(self._made_at, self._path)
+        try:
+            os.rename(self._made_at, self._path)
+        except OSError as error:
+            what = f"cannot move to {self.name}: {error.strerror}; was a server started on it meanwhile?"
+            raise CannotMove(what) from error
         sync_entries(FileOps(), self._path.absolute().parent)
 
     async def close(self) -> None:

@@ -46,6 +46,8 @@ async def move(origin: Origin, target: Target, how: How, advance: Callable[[int]
     """
     try:
         await origin.open(how)
+        if how is How.MOVE:
+            await target.reserve(origin)
         all_of_it, core = await _looked_through(origin)
         there, is_whole = await target.look(origin)
         _refuse_another(there, all_of_it, target.name, is_whole=is_whole)

@@ -140,6 +140,7 @@ class StreamOrigin(_End):
         if how is How.MOVE:
             log = self._new_log("a move to elsewhere")
             self._claim(log)
+            self.store_id, self.session_key = log.store_id, log.session_key
             self._lead(log, log.now_ms, time_ns() // 1_000_000)
 
     async def batches(self) -> AsyncIterator[Batch]:
@@ -169,6 +170,16 @@ class StreamOrigin(_End):
 
 class StreamTarget(_End):
     """A stream that a log comes to; it is made if it is not there."""
+
+    async def reserve(self, origin: Origin) -> None:
+        """Claim a new stream before the source is looked through: a broker that finds it empty leads it."""
+        if (await self._connect()).last or not origin.store_id:
+            return
+        log = self._new_log(MOVES_IN + origin.name)
+        log.store_id, log.session_key = origin.store_id, origin.session_key
+        self._claim(log)
+        await log.abandon()
+        self._log = None
 
     async def look(self, origin: Origin) -> tuple[Tally, bool]:
         """Return what a move left, or the whole log."""
