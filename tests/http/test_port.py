@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
 from http_broker import HttpBroker, StartHttp
 
 import minibroker.sync
-from minibrokerd.http.options import MOST_VISITORS
+from minibrokerd.http.options import MOST_VISITORS, HttpOptions
+from minibrokerd.http.port import HttpPort
 from support.broker import BrokerServer, StartBroker, with_files
 from support.processes import look_until
 
@@ -57,6 +61,24 @@ def test_a_port_that_was_bound_by_two_is_a_line_in_the_log_too(start_broker: Sta
     second = start_broker("--http", address, env=OPEN)
     look_until(lambda: bool(said(second, "http_unavailable")), second.process, "it is told")
     assert (first.stop(), second.stop()) == (0, 0)
+
+
+async def test_a_port_that_another_one_took_meanwhile_is_at_no_address() -> None:
+    """The banner is printed after that where the start took a while, or another broker led before."""
+    with socket.socket() as ours, socket.socket() as another:
+        for sock in (ours, another):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        ours.bind(("127.0.0.1", 0))
+        another.bind(ours.getsockname())
+        another.listen()
+        subject: Any = SimpleNamespace(loop=asyncio.get_running_loop(), survey=None)
+        port: Any = HttpPort(HttpOptions("127.0.0.1", 0), [ours], subject, 1)
+        port._make = SimpleNamespace  # what would answer
+        assert port.address
+        port.start()
+        assert port._task is not None
+        await port._task
+        assert port.address == ""
 
 
 def test_no_port_without_one(start_broker: StartBroker) -> None:

@@ -102,7 +102,8 @@ class HttpPort:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the broker goes on without a page
             events.error("http_failed", text=OwnText("there is no page any more"), exc_info=error)
         finally:
-            for sock in self._sockets:
+            sockets, self._sockets = self._sockets, []
+            for sock in sockets:
                 sock.close()
 
     def _make(self) -> uvicorn.Server:
