@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: attacks model bridges cluster cluster-test backups page screenshots help setup serve test check format tables bench compare counted demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-replicated bench-fanout bench-log bench-workers bench-blocking bench-http bench-tenants dramatiq-suite taskiq-suite django-suite bench-celery celery-suite celery-torture flower libraries-torture bench-libraries clean
+.PHONY: attacks model bridges cluster cluster-test cluster-faults backups page screenshots help setup serve test check format tables bench compare counted demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-replicated bench-fanout bench-log bench-workers bench-blocking bench-http bench-tenants dramatiq-suite taskiq-suite django-suite bench-celery celery-suite celery-torture flower libraries-torture bench-libraries clean
 
 help:
 	@echo "make serve    start the broker on ./data, port 7272; PORT=7300, or the variables of minibroker serve"
@@ -32,6 +32,7 @@ help:
 	@echo "make bridges  minibroker bridge with RabbitMQ, Redis, NATS and Kafka (KAFKA_HOME): each process dies on each way; make test has one death for each"
 	@echo "make cluster  three servers of NATS on this machine and a broker whose log they keep: DIR=folder, PORT=7272"
 	@echo "make cluster-test  three servers of NATS and brokers on them, some of which are killed: half a minute"
+	@echo "make cluster-faults  three servers of NATS and two brokers under load: kills, pauses and cuts of each: SEED, BUDGET=3600 s, ONLY=\"kill broker\""
 	@echo "make dramatiq-suite  the tests of Dramatiq itself, out of its source package, with minibroker as its broker; ARGS=\"-k redis\""
 	@echo "make taskiq-suite    the same of Taskiq"
 	@echo "make django-suite    Django's tests of its Tasks, with minibroker where they say DummyBackend and ImmediateBackend; a Python of 3.12 or more in PATH"
@@ -196,6 +197,9 @@ bridges: $(VENV)/.peers-ready
 
 cluster-test: $(VENV)/.develop-ready
 	@$(BIN)/python -m pytest --quiet tests/replicated/cluster_three_nodes.py
+
+cluster-faults: $(VENV)/.develop-ready
+	@PYTHONPATH=tests:tests/kills SEED=$(SEED) BUDGET=$(BUDGET) ROUNDS=$(ROUNDS) ONLY="$(ONLY)" $(BIN)/python tests/cluster_faults/cluster_campaign.py
 
 cluster: $(VENV)/.develop-ready
 	@PYTHONPATH=tests $(BIN)/python tests/replicated/try_cluster.py

@@ -62,6 +62,7 @@ SLOWEST = (
     "kills/test_broker_kills.py",
     "core/test_model.py",
     "planted/test_planted.py",
+    "cluster_faults/test_cluster_faults.py",
     "story/test_story.py",
     "full_disk/test_full_disk.py",
     "faults/test_faults.py",

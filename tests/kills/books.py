@@ -58,8 +58,8 @@ class Books:
     def audit(self) -> Outcome:
         """Compare the ledgers; each broken promise is a fault."""
         outcome = self._outcome
-        for at, verb, (origin, sequence, token, attempt) in self._consumed():
-            self._enter(at, verb, (origin, sequence), token, attempt)
+        for at, verb, (origin, sequence, token, attempt), who in self._consumed():
+            self._enter(at, verb, (origin, sequence), token, attempt, who)
         confirmed = Counter(self._confirmed())
         outcome.confirmed = len(confirmed)
         outcome.ids_repeated = confirmed.total() - len(confirmed)
@@ -84,18 +84,18 @@ class Books:
                 for sequence in range(first, first + count):
                     yield origin, sequence
 
-    def _consumed(self) -> list[tuple[int, str, tuple[int, ...]]]:
-        """Return the lines of all consumers in the order in which they were written."""
+    def _consumed(self) -> list[tuple[int, str, tuple[int, ...], int]]:
+        """Return the lines about messages in the order in which they were written; the last is whose it is."""
         lines = [
-            (at, verb, numbers)
-            for path in self._consumers
+            (at, verb, numbers, who)
+            for who, path in enumerate(self._consumers)
             for verb, at, numbers in read_ledger(path)
         ]
         return sorted(lines)
 
-    def _enter(self, at: int, verb: str, id: Id, token: int, attempt: int) -> None:
+    def _enter(self, at: int, verb: str, id: Id, token: int, attempt: int, who: int) -> None:
         if verb == "begun":
-            self._begin(at, id, token, attempt)
+            self._begin(at, id, token, attempt, who)
         elif verb == "lost":
             self._outcome.refused += 1
             self._broken["lost"].append((id, token))
@@ -107,7 +107,7 @@ class Books:
             elif verb == "safe":
                 self._safe.add(id)
 
-    def _begin(self, at: int, id: Id, token: int, attempt: int) -> None:
+    def _begin(self, at: int, id: Id, token: int, attempt: int, who: int) -> None:
         self._handled[id] += 1
         if token <= self._newest.get(id, 0):
             self._outcome.tokens_repeated += 1

@@ -3,8 +3,9 @@
     load_consumer.py URL QUEUE LEDGER LOOP
 
 Lines, all with origin, sequence, token, attempt: `begun` before anything else; then `acked` (handed over),
-`safe` (confirmed) or `nacked`; `lost` when the client is told that a message is not its own any more. Every
-16th message fails once. Every 64th takes up to 1 s, so that it is begun when the broker dies.
+`safe` (confirmed) or `nacked`; `lost` when the client is told that a message is not its own any more. Without
+numbers: `away` and `back`, of its connection. Every 16th message fails once. Every 64th takes up to 1 s, so that
+it is begun when the broker dies.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from random import Random
 
 from loops import passes, run
-from worker_ledger import Ledger
+from worker_ledger import Ledger, mark_connection
 
 import minibroker
 
@@ -64,7 +65,9 @@ class Handlers:
 
 async def main(url: str, name: str, ledger_path: str) -> None:
     """Consume until SIGTERM; handlers that run are waited for, and their settlements."""
-    handlers = Handlers(Ledger(Path(ledger_path)))
+    ledger = Ledger(Path(ledger_path))
+    mark_connection(ledger)
+    handlers = Handlers(ledger)
     async with minibroker.connect(
         url, name="consumer", on_settle_error=handlers.lost, timeout=60
     ) as broker:

@@ -5,11 +5,17 @@ A line is a verb, the monotonic time in ns (one clock for all processes of a mac
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic_ns
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+CONNECTION: Final = (
+    "away",
+    "back",
+)  # lines about the connection of a client, see `mark_connection`
 
 
 class Entry(NamedTuple):
@@ -31,8 +37,34 @@ class Ledger:
         os.write(self._file, f"{verb} {monotonic_ns()} {' '.join(map(str, numbers))}\n".encode())
 
 
+def mark_connection(ledger: Ledger) -> None:
+    """Have a line written when the client of this process loses its connection, and when it has one again."""
+
+    class Marks(logging.Handler):
+        """Hears what the client tells."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            """Write what is about the connection."""
+            told = getattr(record, "told", None)
+            if told in CONNECTION:
+                ledger.write(told)
+
+    logger = logging.getLogger("minibroker")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(Marks())
+
+
 def read_ledger(path: Path) -> Iterator[Entry]:
     """Yield the entries of a ledger, oldest first; none if it was never opened."""
+    return (entry for entry in _read(path) if entry.verb not in CONNECTION)
+
+
+def read_connection(path: Path) -> Iterator[Entry]:
+    """Yield what a ledger has of the connection of its client, oldest first."""
+    return (entry for entry in _read(path) if entry.verb in CONNECTION)
+
+
+def _read(path: Path) -> Iterator[Entry]:
     if not path.exists():
         return
     for line in path.read_text().splitlines():
