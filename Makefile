@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: attacks model bridges cluster cluster-test cluster-faults backups page screenshots help setup serve test check format tables bench compare counted demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-replicated bench-fanout bench-log bench-workers bench-blocking bench-http bench-tenants dramatiq-suite taskiq-suite django-suite bench-celery celery-suite celery-torture flower libraries-torture bench-libraries clean
+.PHONY: attacks model bridges cluster cluster-test cluster-faults backups page screenshots help setup serve test check format tables bench compare counted demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale profile bench-peers bench-replicated bench-fanout bench-log bench-workers bench-blocking bench-http bench-tenants dramatiq-suite taskiq-suite django-suite bench-celery celery-suite celery-torture flower libraries-torture bench-libraries clean
 
 help:
 	@echo "make serve    start the broker on ./data, port 7272; PORT=7300, or the variables of minibroker serve"
@@ -42,6 +42,7 @@ help:
 	@echo "make planted  planted bugs, which the layers above must find: SEED=1, BUDGET=1800 s; ONLY=\"a name\" is one of them"
 	@echo "make growth   memory, disk and restart of a backlog: MESSAGES=1000000 BODY=200 FRAME=100 KILLS=2, DRAIN=1, or PAST=10000000"
 	@echo "make scale    receive, delays, memory, starts and more as they grow: ROWS=\"depth pauses starts memory\""
+	@echo "make profile  where the time of a message goes, span by span: ROW=lone, handler, consume-1 or consume-32; WRITE=1 renews docs/performance.md"
 	@echo "make bench-fanout messages through a topic exchange to 1, 3 and 10 queues, beside RabbitMQ: ARGS=\"--pairs 5\""
 	@echo "make bench-log    a retained log beside a Kafka topic: publish in batches, three groups that read: ARGS=\"--messages 10000000\""
 	@echo "make bench-peers  the same work through Redis, RabbitMQ, NATS, beanstalkd and Kafka: ARGS=\"--quick --only redis --work cpu\""
@@ -129,6 +130,9 @@ growth: $(VENV)/.develop-ready
 
 scale: $(VENV)/.develop-ready
 	@$(BIN)/python -m benchmarks.scale $(ROWS)
+
+profile: $(if $(WRITE),$(VENV)/.peers-ready,$(VENV)/.develop-ready)
+	@$(BIN)/python -m benchmarks.spans $(ROW) $(if $(WRITE),--write) $(ARGS)
 
 # Servers come from the system (apt-get install redis-server rabbitmq-server beanstalkd), Kafka from KAFKA_HOME; one that is missing is skipped.
 bench-peers: $(VENV)/.peers-ready
