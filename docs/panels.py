@@ -337,6 +337,49 @@ PANELS: Final[Mapping[str, Sequence[Panel]]] = {
             "percentunit",
         ),
     ),
+    "Log on several machines": (
+        Panel(
+            "Who leads",
+            "1 for each broker that takes work; the others stand by.",
+            {"{{instance}}": 'minibroker_phase{job="$job",phase="ready"}'},
+        ),
+        Panel(
+            "How far brokers are behind that stand by",
+            "What a takeover has still to read is as old as that.",
+            {"{{instance}}": 'minibroker_stream_lag_seconds{job="$job"}'},
+            "s",
+            red=10,
+        ),
+        Panel(
+            "Appends wait",
+            "For the servers of NATS: the crash of the one that leads the stream takes 4 to 9 s.",
+            {"{{instance}}": 'minibroker_stream_stalled_seconds{job="$job"}'},
+            "s",
+            red=15,
+        ),
+        Panel(
+            "Epoch",
+            "One more with each broker that came to lead.",
+            {"epoch": 'max(minibroker_stream_epoch{job="$job"})'},
+        ),
+        Panel(
+            "Bytes of the stream",
+            "Near its limit publishes are refused; a limit of 0 is none.",
+            {
+                "bytes": 'minibroker_stream_bytes{job="$job"}',
+                "limit": 'minibroker_stream_limit_bytes{job="$job"}',
+            },
+            "bytes",
+        ),
+        Panel(
+            "Servers of NATS that are behind, and who leads the stream",
+            "The loss of another one stops appends while one is behind.",
+            {
+                "behind": 'minibroker_stream_servers_behind{job="$job"}',
+                "{{server}} leads": 'minibroker_stream_leader{job="$job"}',
+            },
+        ),
+    ),
     "Retained logs": (
         Panel(
             "How far groups are behind, the ten furthest",

@@ -18,6 +18,7 @@ import minibroker.sync
 from minibrokerd.http.application import application
 from minibrokerd.http.gate import Gate
 from minibrokerd.http.options import HttpOptions
+from minibrokerd.log.replication import Replication
 from minibrokerd.monitoring.view import Phase
 from support.broker import BrokerServer
 from support.processes import lasts, look_until
@@ -33,13 +34,15 @@ OPENS_AFTER_S = 2.0  # in a recovery that takes longer, the port opens in its mi
         (Phase.RECOVERING, 503, "recovering 42 %\n"),
         (Phase.READY, 200, "ready\n"),
         (Phase.DRAINING, 503, "draining\n"),
-        (Phase.STANDBY, 503, "standby 10.0.0.2:7272 leads\n"),
+        (Phase.STANDBY, 503, "standby 10.0.0.2:7272 leads, 1.2 s behind\n"),
     ],
 )
 async def test_alive_in_each_phase_and_ready_in_one(phase: Phase, status: int, text: str) -> None:
     """Without a token, and with the reason; the loop turns in all of them."""
     log = SimpleNamespace(recovered_percent=42)
-    subject: Any = SimpleNamespace(phase=phase, log=log, active="10.0.0.2:7272")
+    subject: Any = SimpleNamespace(
+        phase=phase, log=log, active="10.0.0.2:7272", replication=lambda: Replication(lag_s=1.2)
+    )
     transport = httpx.ASGITransport(application(subject, Gate(HttpOptions())))
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         ready = await client.get("/readyz")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -164,11 +165,27 @@ def test_a_broker_that_stands_by_says_so_and_leads_at_once_behind_a_stop_in_good
     second.prints(f"active=127.0.0.1:{first.port}")
     page_url = f"http://127.0.0.1:{http}"
     look_until(lambda: asked(f"{page_url}/readyz")[0] != 0, process, "an open page")
-    assert asked(f"{page_url}/readyz") == (503, f"standby 127.0.0.1:{first.port} leads\n")
+    leads = re.escape(f"standby 127.0.0.1:{first.port} leads")
+    code, text = asked(f"{page_url}/readyz")
+    assert code == 503
+    assert re.fullmatch(rf"{leads}, \d+\.\d s behind\n", text)
     metrics = asked(f"{page_url}/metrics")[1]
+    assert "minibroker_stream_epoch 1\n" in metrics
+    assert "\nminibroker_stream_bytes " not in metrics, "whoever leads knows that"
+    for name in ("lag_entries", "lag_seconds", "stalled_seconds"):
+        assert f"\nminibroker_stream_{name} " in metrics
     assert 'minibroker_phase{phase="standby"} 1' in metrics
     assert first.stop() == 0
     look_until(lambda: second.output.count("listening on") == 2, process, "a second start")
     assert waiting(second) == ["a"]
     assert "started    after a clean stop" in second.output
     assert asked(f"{page_url}/readyz") == (200, "ready\n")
+
+    def metrics_of_one_that_leads() -> bool:
+        text = asked(f"{page_url}/metrics")[1]
+        names = ("bytes", "limit_bytes", 'leader{server="a"}', "servers_behind")
+        return all(f"\nminibroker_stream_{name} " in text for name in names) and (
+            "minibroker_stream_epoch 2\n" in text
+        )
+
+    look_until(metrics_of_one_that_leads, process, "a word of the stream's server")

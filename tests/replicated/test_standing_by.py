@@ -15,8 +15,8 @@ from minibrokerd.log.seam import Record
 from minibrokerd.replicated.entries import Owner, Statement, encoded, new_owner, run_of
 from minibrokerd.replicated.history import History
 from minibrokerd.replicated.leading import Fence
-from minibrokerd.replicated.standing_by import SILENT_S, Standing
-from minibrokerd.replicated.stream import Stream
+from minibrokerd.replicated.standing_by import MOST_ENDS, SILENT_S, Standing
+from minibrokerd.replicated.stream import Entry, Stream
 from minibrokerd.replicated.taking_over import TakeOver
 from minibrokerd.replicated.words import Word
 
@@ -276,3 +276,59 @@ async def test_what_the_old_leader_appends_at_the_last_moment_is_read(follow: Fo
     world.now_s += SILENT_S
     await until(follower.taker.done)
     assert follower.tails == [b"late"]
+
+
+async def test_it_knows_how_far_it_is_behind(follow: Follow) -> None:
+    """By what whoever leads says of the end, and for how long that is there, whatever is said afterwards."""
+    world = World()
+    follower = follow(world)
+    world.append(b"a")
+    await until(lambda: follower.taking.replayed_to == world.stream.last)
+    end = world.stream.last
+    follower.standing.hear(Word("1", "the leader", "here:1", end=end).encode())
+    assert follower.taking.lag == (0, 0.0)
+    world.stream.faults = Faults(away=1.0)
+    for number in range(1, 4):
+        world.append(b"%d" % number)
+        follower.standing.hear(Word("1", "the leader", "here:1", end=end + number).encode())
+        world.now_s += 0.25
+    assert follower.taking.lag == (3, 0.75)
+    world.stream.faults = NO_FAULTS
+    await until(lambda: follower.taking.lag == (0, 0.0))
+    assert follower.tails == [b"a", b"1", b"2", b"3"]
+
+
+async def test_it_does_not_ask_for_what_is_said_not_to_be_there(
+    follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten questions a second were most of what an idle broker cost, and its server of NATS."""
+    world, asked, read = World(), [], Connection.read
+
+    async def counted(self: Connection, first: int, most_bytes: int) -> list[Entry]:
+        asked.append(first)
+        return await read(self, first, most_bytes)
+
+    monkeypatch.setattr(Connection, "read", counted)
+    monkeypatch.setattr("minibrokerd.replicated.taking_over.FOLLOW_S", 0.0)
+    follower = follow(world)
+    world.append(b"a")
+    await until(lambda: follower.tails == [b"a"])
+    follower.standing.hear(Word("1", "the leader", "here:1", end=world.stream.last).encode())
+    asked.clear()
+    for _ in range(2_000):
+        await asyncio.sleep(0)
+    assert len(asked) <= 1, "the one that was under way"
+    world.now_s += SILENT_S / 2
+    await until(lambda: len(asked) > 2)  # who hears nothing looks whether he could
+    follower.standing.hear(Word("1", "the leader", "here:1", end=world.append(b"b")).encode())
+    await until(lambda: follower.tails == [b"a", b"b"])
+
+
+def test_ends_that_are_never_reached_are_bounded() -> None:
+    now_s = 0.0
+    standing = Standing(clock_s=lambda: now_s)
+    for number in range(1, 2 * MOST_ENDS):
+        standing.hear(Word("1", "the leader", "here:1", end=number).encode())
+        now_s += 0.25
+    assert len(standing._ends) == MOST_ENDS
+    assert standing.lag(0)[1] == now_s

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from functools import partial
 from random import Random
 
 import pytest
 from sim_stream import NO_FAULTS, Connection, Faults, SimStream
 
+from minibrokerd.log.failures import ReadAgain
 from minibrokerd.log.format import Kind
 from minibrokerd.log.log_versions import FORMAT_VERSION
-from minibrokerd.log.seam import Record
+from minibrokerd.log.seam import Batch, Record
+from minibrokerd.process.notify import Notifier
 from minibrokerd.replicated.entries import Statement, encoded, new_owner
-from minibrokerd.replicated.failures import DamagedStream, StreamUnreachable
+from minibrokerd.replicated.failures import DamagedStream, StreamUnreachable, Trimmed
 from minibrokerd.replicated.history import History
 from minibrokerd.replicated.leading import Fence
-from minibrokerd.replicated.stream import Stream
+from minibrokerd.replicated.log import JetStreamLog
+from minibrokerd.replicated.stream import Entry, Stream
 from minibrokerd.replicated.taking_over import TakeOver
+from minibrokerd.serving.recovering import MOST_TIMES, Recovering
 
 BATCH = partial(
     encoded, store_id=bytes(16), owner=new_owner("a test"), epoch=1, now_ms=1, unix_ms=1
@@ -73,3 +78,87 @@ def test_a_stream_whose_head_was_purged_by_somebody_is_damage() -> None:
     stream.purge(3)
     with pytest.raises(DamagedStream, match="the log starts at entry 1, and that is not there"):
         list(take_over(stream).batches())
+
+
+def test_what_is_trimmed_while_it_is_read_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cold start beside a broker that leads and trims: what ended in between is known to nobody."""
+    stream = SimStream(Random(1), NO_FAULTS)
+
+    async def turn() -> None:
+        stream.tick()
+        await asyncio.sleep(0)
+
+    async def open_stream() -> Connection:
+        return stream.connect(turn)
+
+    def put(parts: list[bytes], *, is_epoch: bool = False) -> None:
+        stream.send(parts, stream.proposed, 1, is_epoch=is_epoch)
+        for _ in range(20):
+            stream.tick()
+
+    says = Statement(FORMAT_VERSION, 1, bytes(32), "a test")
+    put(BATCH([says.record()], Kind.SEGMENT, number=0), is_epoch=True)
+    for number in range(1, 5):
+        put(BATCH([Record(2, b"%d" % number)], Kind.DATA, number=number))
+    is_trimmed, read = False, Connection.read
+
+    async def trims_meanwhile(self: Connection, first: int, most_bytes: int) -> list[Entry]:
+        nonlocal is_trimmed
+        if first == 3 and not is_trimmed:
+            is_trimmed = True
+            trims = Statement(FORMAT_VERSION, 5, bytes(32), "a test")
+            put(BATCH([trims.record()], Kind.MARKER, number=4))
+            stream.purge(5)
+        return (await read(self, first, most_bytes))[: max(3 - first, 1)]
+
+    monkeypatch.setattr(Connection, "read", trims_meanwhile)
+    monkeypatch.setattr("minibrokerd.replicated.leading.PAUSE_S", 0.0)
+    log = JetStreamLog("a stream", open_stream)
+    with pytest.raises(ReadAgain):
+        list(log.recover())
+    assert [batch.number for batch in log.recover() if batch] == [4]
+    assert log.history.log_start == 5
+
+
+class Engine:
+    """What a start does to an engine."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.base_ms = 0
+
+    def replay(self, batch: Batch) -> None:
+        """Take a batch."""
+        self.numbers.append(batch.number)
+
+    def begin_again(self) -> None:
+        """Forget all."""
+        self.numbers.clear()
+
+    def start(self, base_ms: int) -> None:
+        """Go on at a time of the log."""
+        self.base_ms = base_ms
+
+
+@pytest.mark.parametrize("times", [1, MOST_TIMES])
+async def test_a_start_throws_away_what_counts_no_more(times: int) -> None:
+    """It ended with 69 and was to be started again; who is overtaken each time still does."""
+    reads = 0
+
+    class Log:
+        def recover(self) -> Iterator[Batch]:
+            nonlocal reads
+            reads += 1
+            yield Batch(reads, [], 100 - reads, 1)
+            if reads <= times:
+                raise Trimmed("a stream", 7)
+
+    engine = Engine()
+    start = Recovering(Log(), engine, Notifier(), lambda: None, lambda: False)  # type: ignore[arg-type]
+    if times == MOST_TIMES:
+        with pytest.raises(Trimmed):
+            await start.run()
+        assert reads == MOST_TIMES
+    else:
+        await start.run()
+        assert (engine.numbers, engine.base_ms) == ([2], 98)

@@ -30,3 +30,9 @@ def test_a_broker_on_every_address_is_found_by_the_name_of_its_machine(
         assert listening.reached(sockets) == f"{expected}:{port}"
         for sock in sockets:
             sock.close()
+
+
+def test_a_word_of_an_older_broker_does_not_say_where_the_log_ends() -> None:
+    said = b'{"run": "1", "name": "a", "address": "b:1", "is_last": false}'
+    assert decode(said) == Word("1", "a", "b:1")
+    assert decode(said[:-1] + b', "end": "x"}').end == 0

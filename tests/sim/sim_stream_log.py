@@ -16,10 +16,9 @@ from sim_asyncio import AsyncioLoop, pass_by
 from sim_loop import SimulatedLoop
 from sim_stream import Connection, SimStream
 
-from minibrokerd.log.seam import Batch
 from minibrokerd.replicated.entries import Owner, run_of
 from minibrokerd.replicated.log import CLOSE_S, JetStreamLog
-from minibrokerd.replicated.taking_over import Mark, TakeOver
+from minibrokerd.replicated.taking_over import Found, Mark, TakeOver
 from minibrokerd.replicated.words import Word
 
 MOST_TICKS: Final = 200  # in one go: nobody waited for so long
@@ -65,7 +64,7 @@ class TaskTakeOver(TakeOver):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._read: queue.Queue[list[Batch] | Mark | BaseException] = Unblocking(self._read.maxsize)
+        self._read: queue.Queue[Found | Mark | BaseException] = Unblocking(self._read.maxsize)
 
     def _begin(self) -> None:
         if not self._is_begun:

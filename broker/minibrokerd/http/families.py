@@ -18,6 +18,7 @@ from minibrokerd.core.model.kept import CIRCUIT
 from minibrokerd.http.family import Family, Labels, OfQueues, Samples
 from minibrokerd.http.log_families import LOG_FAMILIES
 from minibrokerd.http.rest_families import REST_FAMILIES
+from minibrokerd.http.stream_families import STREAM_FAMILIES
 from minibrokerd.http.subject import Subject
 from minibrokerd.http.talkers import (
     CONSUMER_LABELS,
@@ -461,6 +462,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         *_TALKER_FAMILIES,
         *REST_FAMILIES,
         *LOG_FAMILIES,
+        *STREAM_FAMILIES,
         *_WEBHOOK_FAMILIES,
         *_PROCESS_FAMILIES,
     )

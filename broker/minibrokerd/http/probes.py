@@ -23,6 +23,8 @@ async def ready(ask: Ask) -> Response:
     more = f" {subject.log.recovered_percent} %" if subject.phase is Phase.RECOVERING else ""
     if subject.phase is Phase.STANDBY:
         more = f" {subject.active} leads" if subject.active else ""
+        if subject.active and subject.replication is not None:
+            more += f", {subject.replication().lag_s:.1f} s behind"
     return PlainTextResponse(f"{subject.phase.value}{more}\n", 503)
 
 

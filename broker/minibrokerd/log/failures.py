@@ -46,6 +46,12 @@ class DirectoryCopied(LogError):
         self.original = original
 
 
+class ReadAgain(LogError):
+    """What was read counts no more, as something in between was given up meanwhile: read all of it again."""
+
+    stream: str
+
+
 class LogMoved(LogError):
     """The log was moved elsewhere: a server that started here would give ids and tokens a second time."""
 

@@ -13,7 +13,10 @@ from minibrokerd.log.seam import Log
 from minibrokerd.net.connections import Connections
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from minibrokerd.core.model.state import Store
+    from minibrokerd.log.replication import Replication
 
 
 class Phase(Enum):
@@ -40,6 +43,7 @@ class View:
     ready_unix: float = 0.0  # since when it takes work; 0: not yet
     phase: Phase = Phase.RECOVERING
     data_dir: str = ""
+    replication: Callable[[], Replication] | None = None  # of a log on several machines
     active: str = ""  # while this broker stands by: host:port of the one that leads; empty: not known, or this one
 
     @property

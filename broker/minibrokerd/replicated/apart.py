@@ -9,24 +9,29 @@ from __future__ import annotations
 from typing import Final
 
 from minibrokerd.process.logs import OwnText, events
-from minibrokerd.replicated.stream import Stream, StreamAway
+from minibrokerd.replicated.stream import Info, Stream, StreamAway
 
 APART_S: Final = 5.0  # between two looks: an election may have brought it back
 
 
-async def keep_apart(stream: Stream) -> None:
-    """Have another server lead the stream, if the one beside this broker does and another one has all of it."""
+async def keep_apart(stream: Stream) -> Info | None:
+    """Have another server lead the stream, if the one beside this broker does and another one has all of it.
+
+    Returns what was said of the stream; None: nothing.
+    """
     beside = stream.beside
-    if not beside:
-        return
     try:
         info = await stream.info()
-        others = [name for name in info.servers if name != beside and name not in info.behind]
-        if info.leader != beside or not others:
-            return
+    except StreamAway:
+        return None
+    others = [name for name in info.servers if name != beside and name not in info.behind]
+    if not beside or info.leader != beside or not others:
+        return info
+    try:
         await stream.step_down(others[0])
     except StreamAway:
-        return  # it is looked at again
+        return info  # it is looked at again
     events.info(
         "stream_leader_moved", stream=OwnText(stream.name), before=beside, preferred=others[0]
     )
+    return info

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minibrokerd.log.failures import Deposed, LogError
+from minibrokerd.log.failures import Deposed, LogError, ReadAgain
 from minibrokerd.process import exits
 
 
@@ -74,7 +74,7 @@ class HalfMoved(LogError):
         self.stream, self.source = stream, source
 
 
-class Trimmed(LogError):
+class Trimmed(ReadAgain):
     """The broker that leads gave up entries while they were read here."""
 
     exit_code = exits.UNREACHABLE
@@ -84,6 +84,7 @@ class Trimmed(LogError):
             f"cannot read the log in {stream}: entry {sequence} was trimmed meanwhile, by the broker that leads; "
             "start again"
         )
+        self.stream = stream
 
 
 class AnotherLeads(Deposed):

@@ -20,10 +20,11 @@ from time import monotonic
 from typing import Any, Final
 
 from minibrokerd.log import format as layout
-from minibrokerd.log.failures import LogError
+from minibrokerd.log.failures import LogError, ReadAgain
 from minibrokerd.log.format import Kind
 from minibrokerd.log.log_versions import FORMAT_VERSION
 from minibrokerd.log.recovery import RecoveryReport
+from minibrokerd.log.replication import Replication
 from minibrokerd.log.seam import Batch, Meanwhile, Place, Record, Room, SegmentStore, nothing
 from minibrokerd.log.sizes import LARGEST
 from minibrokerd.process.logs import OwnText, events
@@ -35,7 +36,7 @@ from minibrokerd.replicated.leading import Fence, Overtaken
 from minibrokerd.replicated.standing_by import BEAT_S, Standing
 from minibrokerd.replicated.stream import EntriesGone, Entry, Stream, StreamAway
 from minibrokerd.replicated.stream_space import StreamSpace
-from minibrokerd.replicated.taking_over import OpenStream, TakeOver
+from minibrokerd.replicated.taking_over import NO_LAG, OpenStream, TakeOver
 from minibrokerd.replicated.words import Word
 
 INFO_S: Final = 10.0  # whether the stream was given a limit meanwhile
@@ -56,10 +57,7 @@ class JetStreamLog:
         stretch_bytes: int = STRETCH_BYTES,
         address: str = "",
     ) -> None:
-        """`name` is that of the stream, and `owner` what others know this broker by; both for texts.
-
-        `address` is where clients find this broker, as host:port.
-        """
+        """`name` is that of the stream, `owner` what this broker is known by, `address` where clients find it."""
         self.name = name
         self._open_stream = open_stream
         self._owner = new_owner(owner or f"{socket.gethostname()}, process {os.getpid()}")
@@ -102,11 +100,17 @@ class JetStreamLog:
         """Read the log, and lead it: from the last batch on, nobody who led before can append.
 
         Raises:
+            ReadAgain: to be called again; what was yielded counts no more.
             LogError: see `failures.py`.
         """
         if self._taking is None:
             self._taking = self._take_over(None)
-        yield from self._taking.batches()
+        try:
+            yield from self._taking.batches()
+        except ReadAgain:
+            self._taking = None
+            self.history.begin_again()
+            raise
         history = self.history
         self.store_id, self.session_key = history.store_id, history.session_key
         self.now_ms, self.clean = history.now_ms, history.is_clean
@@ -352,14 +356,18 @@ class JetStreamLog:
         if self._is_over or self._loop is None:
             return
         if self._fence is not None:
-            self._spawn(self._fence.stream.say(self._word.encode()))
+            word = replace(self._word, end=self._fence.position)
+            self._spawn(self._fence.stream.say(word.encode()))
         self._loop.call_later(BEAT_S, self._beat)
 
     def _stay_apart(self) -> None:
         if self._is_over or self._loop is None or self._fence is None:
             return
-        self._spawn(keep_apart(self._fence.stream))
+        self._spawn(self._look_around(self._fence.stream))
         self._loop.call_later(APART_S, self._stay_apart)
+
+    async def _look_around(self, stream: Stream) -> None:
+        self._space.info = await keep_apart(stream) or self._space.info
 
     async def _look_behind(self, fence: Fence) -> None:
         position = fence.position
@@ -372,6 +380,12 @@ class JetStreamLog:
             return
         if found and fence.position == position and not self._works:
             self._fail(AnotherLeads(self.name, position, "an entry is there"))
+
+    def replication(self) -> Replication:
+        """Return how the log is."""
+        lag = self._taking.lag if self._taking is not None else NO_LAG
+        stalled_s = monotonic() - self._stalled_s if self._stalled_s else 0.0
+        return self._space.replication(self.epoch or self.history.epoch, lag, stalled_s)
 
     # -- its length ---------------------------------------------------------------------------------
 

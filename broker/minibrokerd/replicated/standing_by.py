@@ -7,6 +7,7 @@ this is only so that two brokers with supervisors do not depose each other for e
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from time import monotonic
 from typing import Final
@@ -15,6 +16,7 @@ from minibrokerd.replicated.words import Word, decode
 
 BEAT_S: Final = 0.25  # between two words of whoever leads
 SILENT_S: Final = 1.0  # four of them
+MOST_ENDS: Final = 4_096  # that are said and not reached, of which there is one more with each word
 
 
 class Standing:
@@ -32,6 +34,9 @@ class Standing:
         self._hears = hears
         self._clock_s = clock_s
         self._heard_s = clock_s()
+        self._ends: deque[tuple[int, float]] = (
+            deque()
+        )  # where the log ended, and when that was heard
 
     def hear(self, said: bytes) -> None:
         """Take a word of a broker that leads."""
@@ -40,6 +45,8 @@ class Standing:
             return
         self.word = word
         self._heard_s = self._clock_s()
+        if word.end and len(self._ends) < MOST_ENDS:
+            self._ends.append((word.end, self._heard_s))
         if word.is_last:
             self.news.set()
         else:
@@ -54,6 +61,21 @@ class Standing:
         """Note an epoch record that was read: its broker will be heard."""
         self.led_by = run
         self._heard_s = self._clock_s()
+
+    def lag(self, reached: int) -> tuple[int, float]:
+        """Return how many entries behind the one that is reached were said to be there, and for how long (s)."""
+        ends = self._ends
+        while ends and ends[0][0] <= reached:
+            ends.popleft()
+        if not ends:
+            return 0, 0.0
+        return ends[-1][0] - reached, self._clock_s() - ends[0][1]
+
+    def has_all(self, reached: int) -> bool:
+        """Whether it was said of late that there is nothing behind this entry, so that nobody need ask."""
+        word = self.word
+        is_late = self._clock_s() - self._heard_s >= 2 * BEAT_S
+        return word is not None and 0 < word.end <= reached and not (is_late or word.is_last)
 
     @property
     def has_left(self) -> bool:

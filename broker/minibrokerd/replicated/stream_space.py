@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from minibrokerd.log.replication import Replication
 from minibrokerd.log.seam import RESERVE_SEGMENTS
 from minibrokerd.replicated.stream import PART_BYTES, Info
 
@@ -23,6 +24,7 @@ class StreamSpace:
         self._reserve_bytes = RESERVE_SEGMENTS * stretch_bytes
         self._most_bytes = 0  # 0: no limit
         self._used_bytes = 0
+        self.info: Info | None = None  # the newest hint
 
     @property
     def is_limited(self) -> bool:
@@ -31,7 +33,18 @@ class StreamSpace:
 
     def told(self, info: Info) -> None:
         """Take what a server says: a hint, from which appends are counted on."""
+        self.info = info
         self._most_bytes, self._used_bytes = max(info.most_bytes, 0), info.size_bytes
+
+    def replication(self, epoch: int, lag: tuple[int, float], stalled_s: float) -> Replication:
+        """Return how the log is, with what is known of the stream."""
+        info = self.info
+        if info is None:
+            return Replication(epoch, *lag, stalled_s)
+        limit_bytes, behind = max(info.most_bytes, 0), len(info.behind)
+        return Replication(
+            epoch, *lag, stalled_s, info.size_bytes, limit_bytes, info.leader, behind
+        )
 
     def appended(self, size_bytes: int) -> None:
         """Count an append, which the next hint has in it."""

@@ -32,10 +32,13 @@ LOOKS_AGAIN: Final = (
 TURN_S: Final = 0.05  # that whoever starts waits for batches, before it looks at what else there is
 LOOK_AGAIN_S: Final = 0.01
 FOLLOW_S: Final = 0.1  # between two looks at the end of the log, while another one leads
-SLICE_S: Final = 0.05  # between two looks for a stop
+SLICE_S: Final = 0.2  # between two looks for a stop
 PATIENCE_S: Final = (
     30.0  # an election takes up to 9 s, and a server that was cut off 20 s to notice
 )
+
+Found = tuple[list[Batch], int]  # and the sequence of the entry up to which they came
+NO_LAG: Final = (0, 0.0)
 
 OpenStream = Callable[[], Awaitable[Stream]]
 
@@ -71,16 +74,24 @@ class TakeOver:
         self._open_stream = open_stream
         self._make_fence = make_fence
         self._claim = claim
-        self._standing = standing
+        self.standing = standing
         self._word = word
-        self._read: queue.Queue[list[Batch] | Mark | BaseException] = queue.Queue(READ_AHEAD)
+        self._read: queue.Queue[Found | Mark | BaseException] = queue.Queue(READ_AHEAD)
         self._news: Callable[[], object] = lambda: None
         self._is_begun = self._is_over = self._is_handed_over = self._is_half_told = False
         self._patience_s = patience_s
         self.position = 0  # of our epoch record, at the end
         self.reason = ""  # why it waits
         self.why = ""  # why it claimed, where it stood by; see `Standing.why`
+        self.replayed_to = 0  # the last entry that has its part in the state of whoever follows
         self.end = -1  # where the stream is thought to end; -1: nobody was asked yet
+
+    @property
+    def lag(self) -> tuple[int, float]:
+        """How many entries are there that were not replayed yet, and for how long (s), while another one leads."""
+        if self.standing is None or self.position:
+            return NO_LAG
+        return self.standing.lag(self.replayed_to)
 
     # -- what is taken ------------------------------------------------------------------------------
 
@@ -109,7 +120,11 @@ class TakeOver:
                 raise found
             if found is Mark.CLAIMED:
                 return
-            yield found if isinstance(found, list) else None
+            if isinstance(found, Mark):
+                yield None
+                continue
+            yield found[0]
+            self.replayed_to = found[1]
         self._is_over = True
 
     def batches(self) -> Iterator[Batch | None]:
@@ -132,8 +147,8 @@ class TakeOver:
                     return
                 if isinstance(found, BaseException):
                     raise found
-                if isinstance(found, list):
-                    yield from found
+                if isinstance(found, tuple):
+                    yield from found[0]
         except BaseException:
             self.hand_over()
             raise
@@ -164,15 +179,15 @@ class TakeOver:
         stream = await self._open_stream()
         try:
             fence = self._make_fence(stream)
-            if self._standing is None:
+            if self.standing is None:
                 await self._read_what_is_there(stream)
                 # Before the claim: whoever moves the log here leads the stream, and is not to be deposed.
                 self._history.see_that_it_is_here()
                 await self._lead(stream, fence)
             else:
-                await stream.hear(self._standing.hear)
+                await stream.hear(self.standing.hear)
                 while not (self.position or self._is_over):
-                    await self._follow(stream, self._standing)
+                    await self._follow(stream, self.standing)
                     await self._try_to_lead(fence)
             if self.position:
                 await asyncio.gather(self._finish(stream, fence), self._say_so(stream))
@@ -191,8 +206,8 @@ class TakeOver:
         """Claim behind what was read, unless somebody else does."""
         if self._is_over:
             return
-        assert self._standing is not None
-        led_by, known, why = self._history.owner_bits, fence.stream, self._standing.why
+        assert self.standing is not None
+        led_by, known, why = self._history.owner_bits, fence.stream, self.standing.why
 
         async def gives_way(last: int) -> bool:
             """Read on; say whether another broker has claimed, or what is there cannot be read."""
@@ -270,7 +285,8 @@ class TakeOver:
         self.end = await _end(stream)
         while not self._is_over:
             try:
-                if await self._read_some(stream):
+                has_all = standing.has_all(self._history.read_to)
+                if not has_all and await self._read_some(stream):
                     continue
             except StreamAway:
                 standing.is_deaf()
@@ -325,11 +341,11 @@ class TakeOver:
         history = self._history
         led_by = history.owner_bits
         found = [batch for entry in entries if (batch := history.take(entry)) is not None]
-        if self._standing is not None and history.owner_bits not in (None, led_by):
-            self._standing.is_claimed(run_of(history.owner_bits))
-        await self._put(found)
+        if self.standing is not None and history.owner_bits not in (None, led_by):
+            self.standing.is_claimed(run_of(history.owner_bits))
+        await self._put((found, history.read_to))
 
-    async def _put(self, found: list[Batch] | Mark) -> None:
+    async def _put(self, found: Found | Mark) -> None:
         """Hand over; meanwhile the loop goes on, for there is more to hear."""
         while not self._is_over:
             try:

@@ -18,12 +18,14 @@ class Word:
     """One of them. `run` is that of the broker, `name` what an operator knows it by.
 
     `address` is host:port for clients; empty: not known. `is_last`: it has ended in good order, and leads no more.
+    `end` is the sequence of the last entry that it appended; 0: it does not say.
     """
 
     run: str = ""
     name: str = ""
     address: str = ""
     is_last: bool = False
+    end: int = 0
 
     def encode(self) -> bytes:
         """Return it as it is said."""
@@ -35,6 +37,7 @@ def decode(said: bytes) -> Word:
     try:
         fields = json.loads(said[:MOST_BYTES])
         run, name, address = (str(fields[key]) for key in ("run", "name", "address"))
-        return Word(run, name, address, fields["is_last"] is True)
-    except (ValueError, TypeError, KeyError):
+        end = fields.get("end", 0)  # an older broker says none
+        return Word(run, name, address, fields["is_last"] is True, end if type(end) is int else 0)
+    except (ValueError, TypeError, KeyError, AttributeError):
         return Word()

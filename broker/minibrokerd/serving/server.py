@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import os
 import socket
 import sys
@@ -53,7 +52,14 @@ from minibrokerd.serving.asked import answer_operators
 from minibrokerd.serving.banner import Recovered, banner, look
 from minibrokerd.serving.configuration import ServeOptions, reloaded
 from minibrokerd.serving.entry import Entry
-from minibrokerd.serving.which_log import log_of, no_retained_logs, stand_by, told_of
+from minibrokerd.serving.recovering import Recovering, StoppedEarly
+from minibrokerd.serving.which_log import (
+    log_of,
+    no_retained_logs,
+    replication_of,
+    stand_by,
+    told_of,
+)
 
 WEBHOOK_S: Final = 2.0  # that a stop waits for a webhook, of what its deadline has left
 BACKSTOP_S: Final = 1.0  # after the deadline, when the loop itself is stuck
@@ -61,22 +67,15 @@ CACHE_SHARE: Final = (
     16  # of the memory that may be used, for what was read of retained logs of late
 )
 LIMIT_LOOK_S: Final = 30.0
-TURN_S: Final = 0.02  # between two turns of the loop in a recovery
 # How long the loop may keep the interpreter from the thread that syncs, which asks for it three times a batch:
 # with Python's 5 ms a publish waits for many times its sync while the loop has much to do.
 SWITCH_S: Final = 0.0005
-REPORT_S: Final = 2.0  # between two words of a recovery to the service manager
-EXTEND_S: Final = 30.0  # what each of them asks for: reading one segment takes far less
 FAULT: Final = OwnText(
     "stopping in the middle of a step, as after a crash: what was confirmed is kept; please report this"
 )
 LEFT: Final = OwnText(
     "leaving at once, as after a crash: what was confirmed is kept, the rest is sent again"
 )
-
-
-class _StoppedEarly(Exception):
-    """A stop was asked for before the server listened."""
 
 
 def serve(options: ServeOptions, signals: StopSignals) -> int:
@@ -136,9 +135,9 @@ async def _serve(options: ServeOptions, signals: StopSignals) -> int:
             async with referring(sockets, loop, tls, lambda: server.subject.active):
                 await server.stand_by(signals)
         if signals.asked:
-            raise _StoppedEarly  # before it claims a log that somebody leads
+            raise StoppedEarly  # before it claims a log that somebody leads
         await server.start(sockets, signals)
-    except _StoppedEarly:
+    except StoppedEarly:
         events.info("stopped", code=exits.DONE, signal=signals.asked, before="listening")
         return exits.DONE
     else:
@@ -208,6 +207,7 @@ class Server:
             memory_limit_bytes=self._memory_limit.bytes,
             started_unix=time.time(),
             data_dir=str(options.data_dir),
+            replication=replication_of(log),
         )
         self._watch = self.subject.watch = Watch(self.subject)
         self._alarm = Alarm(self._watch, loop, self.engine.clock.unix_ms, options.webhook)
@@ -246,7 +246,7 @@ class Server:
         """Recover, then listen, and print the banner.
 
         Raises:
-            _StoppedEarly: a signal came before; the log is as it was, or closed.
+            StoppedEarly: a signal came before; the log is as it was, or closed.
             LogError: the data directory cannot be used; nothing was listened on.
             CannotListen: another program was faster.
         """
@@ -256,13 +256,18 @@ class Server:
         self.loop.set_default_executor(ThreadPoolExecutor(1, "minibroker-read"))
         try:
             self._entry.read_tokens()
-            recovered = await self._recover()
+            recovering = Recovering(
+                self._log, self.engine, self._notifier, self._http.start, lambda: signals.asked
+            )
+            await recovering.run()
+            self.connections.session_key = self._log.session_key
+            recovered = look(self._core.store, self._log, recovering.ms)
         except OSError as error:
             path, advice = str(self._options.data_dir), "check the disk, and the owner of the files"
             raise NotWritable(path, "read what is in", str(error), advice) from error
         if signals.asked:
             self.engine.close()
-            raise _StoppedEarly
+            raise StoppedEarly
         # What recovered leases have left, and the wait for resumes, count from when clients can come: rewriting a
         # segment and making the state of millions of messages can take longer than either.
         self.engine.clock.start()
@@ -282,6 +287,12 @@ class Server:
         self.subject.ready_unix = time.time()
         self._watch.start()
         self._http.start()
+        self._say_started(sockets, recovered)
+        # Last, so that a stop finds all of this done; what was asked for meanwhile happens now.
+        signals.on_hangup = lambda: self.loop.call_soon_threadsafe(self._hang_up)
+        signals.call(lambda: self.loop.call_soon_threadsafe(self._stop))
+
+    def _say_started(self, sockets: list[socket.socket], recovered: Recovered) -> None:
         address = listening.show(*sockets[0].getsockname()[:2])
         data_dir = self._options.data_dir.absolute()
         events.info("recovered", **recovered.fields())
@@ -309,9 +320,6 @@ class Server:
         write_once(STDOUT, os.fsencode(f"{text}\n"))
         self._notifier.ready(f"listening on {address}")
         self._ping()
-        # Last, so that a stop finds all of this done; what was asked for meanwhile happens now.
-        signals.on_hangup = lambda: self.loop.call_soon_threadsafe(self._hang_up)
-        signals.call(lambda: self.loop.call_soon_threadsafe(self._stop))
 
     def _say_who_is_awaited(self) -> None:
         store = self._core.store
@@ -356,37 +364,6 @@ class Server:
         self._signals.on_second = lambda: None  # the log is closed: there is nothing left to leave
         events.info("stopped", code=self._code, ms=_ms_since(began_s))
         return self._code
-
-    async def _recover(self) -> Recovered:
-        began_s = reported_s = turned_s = time.monotonic()
-        base_ms = 0
-        self._notifier.status("reading the log", EXTEND_S)
-        # Recovery makes millions of objects that stay: collecting in between would only walk them again.
-        gc.disable()
-        for batch in self._log.recover():
-            self._stop_early()
-            if batch is not None:
-                self.engine.replay(batch)
-                base_ms = max(base_ms, batch.now_ms)
-            now_s = time.monotonic()
-            if now_s - turned_s > TURN_S:
-                await asyncio.sleep(0)  # whoever asks over HTTP is told how far it is
-                turned_s = now_s
-            if now_s - reported_s > REPORT_S:
-                self._http.start()
-                reported_s = now_s
-                percent = self._log.recovered_percent
-                self._notifier.status(f"recovering {percent} %", EXTEND_S)
-                events.info("recovering", percent=percent, ms=_ms_since(began_s))
-        self._stop_early()
-        self.connections.session_key = self._log.session_key
-        self.engine.start(base_ms)
-        memory.collect_little()
-        return look(self._core.store, self._log, _ms_since(began_s))
-
-    def _stop_early(self) -> None:
-        if self._signals.asked:
-            raise _StoppedEarly  # only reading so far: the disk is as it was
 
     def _sweep(self) -> None:
         """Once a second, or when the silence of a peer has lasted long enough."""

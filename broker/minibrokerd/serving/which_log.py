@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Final
 
 from minibroker.contract.settings import DURABILITIES, REPLICATED
 from minibrokerd.log.filelog import FileLog
+from minibrokerd.log.replication import Replication
 from minibrokerd.log.seam import Log
 from minibrokerd.monitoring.view import View
 from minibrokerd.process import memory
@@ -36,6 +37,11 @@ def log_of(options: ServeOptions, address: str) -> Log:
         return stream
 
     return JetStreamLog(str(servers), open_stream, address=address)
+
+
+def replication_of(log: Log) -> Callable[[], Replication] | None:
+    """Return what says how a log on several machines is; None: it is on one."""
+    return getattr(log, "replication", None)
 
 
 async def stand_by(options: ServeOptions, signals: StopSignals, view: View) -> None:
