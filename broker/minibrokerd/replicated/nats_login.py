@@ -35,7 +35,6 @@ CREDS: Final = re.compile(
     r"-BEGIN NATS USER JWT-+\n\S+\n.*-BEGIN USER NKEY SEED-+\n(\S+)\n", re.DOTALL
 )
 KINDS: Final = {"creds": "JWT and seed, as `nsc generate creds` writes them", "nkey": "seed"}
-INBOXES: Final = "_INBOX.>"
 PLAIN: Final = "it does not encrypt, and tls was asked for: nothing was said to it"
 
 
@@ -52,12 +51,12 @@ def publishes(address: StreamAddress) -> tuple[str, ...]:
         address.alive_subject,
         address.asked_subject,
     )
-    return (*asked, *own, INBOXES)  # to an inbox: what `minibroker cluster` asked
+    return (*asked, *own, f"{address.inbox}.>")  # to an inbox: what `minibroker cluster` asked
 
 
 def subscribes(address: StreamAddress) -> tuple[str, ...]:
     """Return the subjects that a broker subscribes to, all that it needs."""
-    return (INBOXES, address.alive_subject, address.asked_subject)
+    return (f"{address.inbox}.>", address.alive_subject, address.asked_subject)
 
 
 def denied_subject(text: str, address: StreamAddress) -> str:

@@ -172,7 +172,7 @@ class NatsStream:
 
         self.said = ""
         try:
-            options = dict(login_of(address))
+            options = {"inbox_prefix": address.inbox, **login_of(address)}
             if address.tls:
                 options["tls"] = tls_of(address)
             # Each server twice at the most; once connected, it is to try for ever.

@@ -86,6 +86,11 @@ class StreamAddress:
         return f"minibroker.{self.stream}.alive"
 
     @property
+    def inbox(self) -> str:
+        """What the inboxes of brokers and of `minibroker cluster` begin with, and nobody else's."""
+        return f"_INBOX.minibroker.{self.stream}"
+
+    @property
     def asked_subject(self) -> str:
         """Where operators ask brokers; nothing of it is stored."""
         return f"minibroker.{self.stream}.asked"
