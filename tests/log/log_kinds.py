@@ -22,8 +22,9 @@ from sim_stream import Connection, SimStream
 
 from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.memorylog import MemoryLog
-from minibrokerd.log.seam import Batch, Log
+from minibrokerd.log.seam import Batch, Elsewhere, Log, Record
 from minibrokerd.replicated.log import JetStreamLog
+from minibrokerd.replicated.spool import Spool
 from minibrokerd.replicated.stream import Stream
 from minibrokerd.replicated.stream_address import parse
 from support.nats_nodes import Nodes, program
@@ -119,6 +120,7 @@ class OnStream:
             atexit.register(nodes.end)
             nodes.start()
         OnStream.made += 1
+        self._path = path
         self._logs: list[JetStreamLog] = []
         self._address = parse(OnStream.nodes.address(f"log{OnStream.made}"))
 
@@ -131,7 +133,9 @@ class OnStream:
             await stream.open()
             return stream
 
-        self._logs.append(JetStreamLog("a stream", open_stream, "a test", SEGMENT_BYTES))
+        spool = Spool(self._path / f"spool of {len(self._logs)}")
+        log = JetStreamLog("a stream", open_stream, "a test", SEGMENT_BYTES, spool=spool)
+        self._logs.append(log)
         return self._logs[-1]
 
     async def end(self) -> None:
@@ -150,7 +154,7 @@ class OnStream:
 
 
 class InStream:
-    """A simulated stream, which is calm until a test says otherwise."""
+    """A simulated stream, which is calm until a test says otherwise; what is read back is fetched from it."""
 
     def __init__(self, path: Path) -> None:
         self.stream = SimStream(Random(1))
@@ -239,6 +243,13 @@ class Hand:
     async def fill(self, count: int, size_bytes: int = 1_000) -> Sequence[int]:
         """Append batches of about so many bytes; return their numbers."""
         return [await self.append(b"%04d" % index + bytes(size_bytes)) for index in range(count)]
+
+    async def read(self, segment: int, offsets: Sequence[int]) -> list[Record | None]:
+        """Read records back, from wherever they are."""
+        try:
+            return await asyncio.to_thread(self.log.read, segment, offsets)
+        except Elsewhere as elsewhere:
+            return await asyncio.wait_for(elsewhere.fetch(), PATIENCE_SECONDS)
 
     async def trim(self, upto: int) -> None:
         """Trim, and return when that is done."""

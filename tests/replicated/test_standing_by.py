@@ -90,6 +90,7 @@ class Follower:
         self.owner = new_owner(name)
         self.standing = Standing(clock_s=lambda: world.now_s)
         self.history = History("a stream", STRETCH_BYTES)
+        self.starts: list[int] = []  # of the log, each told when all before it was taken
         self.taking = TakeOver(
             self.history,
             world.connect,
@@ -98,6 +99,7 @@ class Follower:
             0.2,
             standing=self.standing,
             word=Word("", name, "there:1").encode(),
+            on_start=lambda log_start: self.starts.append(log_start),
         )
         self.tails: list[bytes] = []
         self.again = 0
@@ -224,6 +226,7 @@ async def test_what_is_trimmed_behind_it_does_not_disturb_it(follow: Follow) -> 
     stretches = follower.history.stretches
     assert stretches.sealed_bytes < before / 2, "it counts what is gone"
     assert stretches.sealed[0].first == lasts[30]
+    assert follower.starts == [lasts[30]], "what is replayed up to there needs nothing older"
     world.now_s += SILENT_S
     await until(follower.taker.done)
 

@@ -137,6 +137,11 @@ class Core:
         else:
             self._replay.batch(batch)
 
+    def cool(self, hot_bytes: int) -> None:
+        """Have bodies leave memory if a replay took more of them than may be hot, before `opened`."""
+        assert self._replay is not None, "replay ends with opened()"
+        self._replay.cool_beyond(hot_bytes)
+
     def opened(
         self, epoch: int, now_ms: int, unix_ms: int, *, clean: bool, next_batch: int = 1
     ) -> None:

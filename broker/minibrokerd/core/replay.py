@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 from minibroker.contract import limits
 from minibroker.contract.wire import RUN
 from minibrokerd.core.durable import blocks, digest
+from minibrokerd.core.durable.cooling import cool
 from minibrokerd.core.durable.digest import Outcomes
 from minibrokerd.core.durable.survivors import Live, Survivors, lease_of
 from minibrokerd.core.model import chains, key_settings
@@ -83,6 +84,8 @@ class Replay:
         self._homes: dict[int, list[Survivors]] = {}  # a queue and its DLQ, by number of the queue
         self._nameless: dict[int, Survivors] = {}  # those of which no record of settings came yet
         self.messages = 0
+        self._taken_bytes = 0  # of bodies, since others left memory
+        self._stayed_bytes = 0  # of those that could not
         self._number = 0  # of the batch whose records are applied
 
     def batch(self, batch: Batch) -> None:
@@ -152,6 +155,15 @@ class Replay:
             del store.sessions[session.id]
         for entry in [each for each in store.kept if 0 < each.expires_unix_ms <= unix_ms]:
             store.kept.forget(entry.kind, entry.key)
+
+    def cool_beyond(self, hot_bytes: int) -> None:
+        """Let bodies leave memory, if more were taken than may be there.
+
+        What has to stay is looked at again when as much has come once more: that bounds the work.
+        """
+        if self._taken_bytes > max(hot_bytes, self._stayed_bytes):
+            self._taken_bytes = 0
+            self._stayed_bytes = cool(self._queues.values(), self._bodies)
 
     def finish(self, epoch: int, now_ms: int, unix_ms: int, *, clean: bool) -> None:
         """Make lanes, waits and leases of what is left; see Core.opened.
@@ -263,6 +275,7 @@ class Replay:
         for number, block, spans in blocks.published(
             self._bodies, meta, record, self._number, self._place
         ):
+            self._taken_bytes += block.extent.size
             self._at(number).add(block.first, Live(spans, meta.count), meta.count)
             if meta.session:
                 self._remember(meta, [result_of(block, self._store.told)], b"")
@@ -396,7 +409,8 @@ class Replay:
 
     @_applies(*blocks.COPIED_RUNS)
     def _copy_run(self, meta: blocks.CopiedRun, record: Record) -> None:
-        _, spans = blocks.copied_run(self._bodies, meta, record, self._number, self._place)
+        block, spans = blocks.copied_run(self._bodies, meta, record, self._number, self._place)
+        self._taken_bytes += block.extent.size
         wait = (meta.wrote_unix_ms, meta.wait_ms) if meta.wrote_unix_ms else None
         waiting = self._at(meta.queue)
         for some in blocks.apart(meta, spans):

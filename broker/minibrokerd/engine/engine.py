@@ -113,6 +113,7 @@ class Engine:
         """Have the core know what the log says; before `start`."""
         self._core.replay(part)
         self._slices.replayed(part)
+        self._pager.replayed()
 
     def begin_again(self) -> None:
         """Have the core forget what was replayed; before `start`, and of a log without segments."""

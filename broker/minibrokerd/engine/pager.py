@@ -17,7 +17,7 @@ from minibrokerd.core.core import Core
 from minibrokerd.core.model.effects import ReadBack
 from minibrokerd.core.model.inputs import Freeze, Loaded
 from minibrokerd.core.model.walks import ReadForWalk
-from minibrokerd.log.seam import Log, Record
+from minibrokerd.log.seam import Elsewhere, Log, Record
 from minibrokerd.process.logs import events
 from minibrokerd.process.memory import Gauge
 
@@ -53,6 +53,7 @@ class Pager:
         self.to_copy: list[Loaded] = []  # what was read to be written again, after the next sync
         self.limit(memory_limit_bytes)
         self._written_bytes = 0
+        self._fetches: set[asyncio.Future[list[Record | None]]] = set()
         self._gauge = Gauge()
         self._full = False
         self._filling: deque[ReadBack] | None = (
@@ -65,6 +66,10 @@ class Pager:
         self._core.limit_memory(memory_limit_bytes)
         self._most_bytes = memory_limit_bytes // 2
         self._hot_bytes = min(MOST_HOT_BYTES, memory_limit_bytes // 4)
+
+    def replayed(self) -> None:
+        """Something was replayed: let messages leave memory, if there are many."""
+        self._core.cool(self._hot_bytes // 2)  # half of it comes before the next look
 
     def wrote(self, size_bytes: int) -> None:
         """Note what was written to the log; now and then, let messages leave memory."""
@@ -111,6 +116,7 @@ class Pager:
         """
         left_bytes, wanted = FILL_BYTES, self._core.wanted()
         reads: deque[ReadBack] = deque()
+        later: list[ReadBack] = []
         self._filling = reads
         while left_bytes > 0:
             asked = next(wanted, None)
@@ -119,16 +125,24 @@ class Pager:
             asked = asked or reads.popleft()
             segment, offsets = stands(asked)
             left_bytes -= offsets[-1] - offsets[0] + READ_BYTES
+            try:
+                found = self._log.read(segment, offsets)
+            except Elsewhere:  # the port does not wait for it
+                later.append(asked)
+                continue
             # What is to be read next, the core says in the effects of this (it comes to `read`), or when it is
             # asked: while hand-outs wait for resumes it looks at no queue by itself.
-            self._apply(Loaded(asked, self._log.read(segment, offsets)))
+            self._apply(Loaded(asked, found))
         self._filling = None
-        self.read(reads)
+        self.read([*later, *reads])
 
     def _done(self, asked: ReadBack, future: asyncio.Future[list[Record | None]]) -> None:
         if future.cancelled() or asked.is_void:
             return
         error = future.exception()
+        if isinstance(error, Elsewhere):
+            self._fetch(asked, error)
+            return
         if error is not None and isinstance(asked, ReadForWalk):
             self._apply(
                 Loaded(asked, ())
@@ -139,6 +153,13 @@ class Pager:
             self._loop.call_later(RETRY_S, self.read, [asked])
             return
         self._loaded(Loaded(asked, future.result()))
+
+    def _fetch(self, asked: ReadBack, elsewhere: Elsewhere) -> None:
+        """Have it brought here: whoever waits for it goes on waiting, and no thread does."""
+        task = asyncio.ensure_future(elsewhere.fetch(), loop=self._loop)
+        self._fetches.add(task)  # the loop alone would forget it
+        task.add_done_callback(self._fetches.discard)
+        task.add_done_callback(partial(self._done, asked))
 
     def go_on(self) -> None:
         """Have copied what waited for a sync."""

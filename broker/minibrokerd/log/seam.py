@@ -8,7 +8,7 @@ footers) take numbers on disk too, so there they run ahead: no record may name o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -135,6 +135,25 @@ class Room(Enum):
     REFUSED = "refused"  # allocation failed (a full disk): refuse the publish, it is retried later
 
 
+class Elsewhere(Exception):
+    """This machine does not have the records that were asked for, or not as they were written; the log has.
+
+    `fetch`, called in the event loop, brings them, with None for what does not verify there either. It takes as
+    long as that takes, and may be cancelled.
+    """
+
+    def __init__(self, fetch: Callable[[], Awaitable[list[Record | None]]]) -> None:
+        super().__init__("they are elsewhere")
+        self.fetch = fetch
+
+
+class GivenUp(Exception):
+    """The segment was trimmed since a place in it was named: what lives of it stands elsewhere."""
+
+    def __init__(self, segment: int) -> None:
+        super().__init__(f"segment {segment} was given up")
+
+
 class Log(Protocol):
     """What the engine needs of a log, of whatever kind. All calls come from the event loop's thread.
 
@@ -220,7 +239,10 @@ class Log(Protocol):
     def read(self, segment: int, offsets: Sequence[int]) -> list[Record | None]:
         """Return the records that start at these ascending offsets; None for one that does not verify.
 
-        Blocks, and may be called in any thread.
+        Blocks for a disk, never for a network, and may be called in any thread.
+
+        Raises:
+            Elsewhere: this machine does not have all of them.
         """
         ...
 

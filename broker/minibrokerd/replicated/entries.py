@@ -18,7 +18,7 @@ import msgpack
 from minibrokerd.log import format as layout
 from minibrokerd.log.format import Header, Kind, Origin
 from minibrokerd.log.log_versions import FORMAT_VERSION
-from minibrokerd.log.seam import Batch, Record
+from minibrokerd.log.seam import Batch, Place, Record
 from minibrokerd.replicated.stream import PART_BYTES, Entry
 
 
@@ -90,10 +90,10 @@ class Whole:
         """Which run of a broker wrote it."""
         return self.header.origin.segment, self.header.origin.generation
 
-    def batch(self) -> Batch:
-        """Return it as the engine knows it."""
+    def batch(self, place: Place) -> Batch:
+        """Return it as the engine knows it; its first record stands at `place`."""
         header = self.header
-        return Batch(header.number, self.records, header.now_ms, header.unix_ms)
+        return Batch(header.number, self.records, header.now_ms, header.unix_ms, place)
 
 
 def encoded(

@@ -9,14 +9,16 @@ so that the count is right behind any batch, whatever was trimmed.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from minibrokerd.log.failures import LogMoved, NewerFormat
 from minibrokerd.log.format import Kind
 from minibrokerd.log.log_versions import FORMAT_VERSION
-from minibrokerd.log.seam import Batch
+from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch, Place
 from minibrokerd.replicated.entries import Assembly, BadEntry, Whole, statement_of
 from minibrokerd.replicated.failures import DamagedStream, HalfMoved
+from minibrokerd.replicated.places import Places
 from minibrokerd.replicated.stream import Entry
 
 STRETCH_BYTES: Final = 16 * 1024 * 1024  # what is trimmed at once
@@ -24,6 +26,10 @@ STRETCH_BYTES: Final = 16 * 1024 * 1024  # what is trimmed at once
 # checkpoint of a log that is elsewhere now.
 MOVES_IN: Final = "a move from "
 MOVED_TO: Final = "moved to "
+
+
+# Called with the name of a stretch, the byte of it where entries begin, and these, one behind the other.
+Keep = Callable[[int, int, Sequence[bytes]], object]
 
 
 class Stretch(NamedTuple):
@@ -79,11 +85,16 @@ class History:
         """`name` is that of the stream, for texts; `stretch_bytes` is what is trimmed at once."""
         self._name = name
         self._stretch_bytes = stretch_bytes
+        self.places = Places()
+        self.keep: Keep = lambda stretch, offset, parts: (
+            None
+        )  # is given each entry, with where it stands
         self.begin_again()
 
     def begin_again(self) -> None:
-        """Know nothing."""
+        """Know nothing, but where entries stand: what was read may be replayed still."""
         self._assembly = Assembly()
+        self._place = Place(0, 0)  # of the first record of the batch that is assembled
         self.owner_bits: tuple[int, int] | None = None  # of the run of a broker that leads
         self.is_begun = False
         self.owner = ""  # of the newest epoch record
@@ -121,12 +132,25 @@ class History:
             NewerFormat: a newer release wrote it.
         """
         assert entry.sequence == self.read_to + 1, "entries come in their order"
+        place = self.note(entry.sequence, [entry.body])
+        if self._assembly.is_between:
+            self._place = place
         try:
             whole = self._assembly.add(entry)
             self.read_to = entry.sequence
             return None if whole is None else self._know(whole)
         except BadEntry as error:
             raise DamagedStream(self._name, entry.sequence, str(error)) from error
+
+    def note(self, first: int, parts: Sequence[bytes]) -> Place:
+        """Note the next entries, and have them kept; return the place of the first record of a batch there."""
+        stretch = self.stretches.first
+        offsets = [
+            self.places.note(stretch, sequence, len(part))
+            for sequence, part in enumerate(parts, first)
+        ]
+        self.keep(stretch, offsets[0], parts)
+        return Place(stretch, offsets[0] + BATCH_HEADER_BYTES)
 
     def end(self) -> None:
         """See that what was read is a whole log; DamagedStream, HalfMoved, LogMoved."""
@@ -163,7 +187,7 @@ class History:
         self.number, self.is_clean = header.number, False
         self.batches += 1
         self.stretches.add(whole.last, whole.size_bytes, header.number)
-        return whole.batch()
+        return whole.batch(self._place)
 
     def _state(self, whole: Whole) -> None:
         says, kind = statement_of(whole), whole.header.kind

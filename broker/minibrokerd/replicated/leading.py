@@ -117,8 +117,8 @@ class Fence:
 
     # -- leading ------------------------------------------------------------------------------------
 
-    async def append(self, parts: Sequence[bytes], epoch_record: Callable[[], bytes]) -> None:
-        """Append behind our position; return when that is acked.
+    async def append(self, parts: Sequence[bytes], epoch_record: Callable[[], bytes]) -> int:
+        """Append behind our position; return when that is acked, the sequence of the first part.
 
         `epoch_record` makes the body of an epoch record, in case that one is needed to find out.
 
@@ -127,17 +127,18 @@ class Fence:
         """
         pause_s = PAUSE_S
         while True:
+            first = self.position + 1
             outcome = await self.stream.append(parts, self.position)
             if isinstance(outcome, Acked):
                 self.position = outcome.sequence
-                return
+                return first
             if isinstance(outcome, Refused) and outcome.last > self.position:
                 raise Overtaken(f"an append was refused, entry {outcome.last} is there")
             if isinstance(outcome, Unknown):
                 await self._wait(outcome, pause_s)
                 try:
                     if await self._was_stored(parts, epoch_record):
-                        return
+                        return first
                 except EntriesGone as gone:
                     raise Overtaken(f"entry {gone.wanted} was trimmed already") from gone
             else:

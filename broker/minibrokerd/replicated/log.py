@@ -1,8 +1,8 @@
 """`JetStreamLog`: the log of the engine in a replicated stream.
 
-One append is one group commit, and one is in flight. Bodies stay in memory; what is in the stream is read at a
-start alone. The log is given up in stretches, as a file log in segments: what lives in the oldest one is copied
-forward, a checkpoint says that the log starts behind it, and then it is purged.
+One append is one group commit, and one is in flight. The log is given up in stretches, as a file log in segments:
+what lives in the oldest one is copied forward, a checkpoint says that the log starts behind it, and then it is
+purged. What left memory is read back from a spool, or from the stream (`reading_back.py`).
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ from minibrokerd.replicated.entries import Statement, encoded, new_owner, run_of
 from minibrokerd.replicated.failures import AnotherLeads
 from minibrokerd.replicated.history import STRETCH_BYTES, History
 from minibrokerd.replicated.leading import Fence, Overtaken
+from minibrokerd.replicated.reading_back import ReadingBack
+from minibrokerd.replicated.spool import Spool
+from minibrokerd.replicated.stalls import Stalls
 from minibrokerd.replicated.standing_by import BEAT_S, Standing
 from minibrokerd.replicated.stream import EntriesGone, Entry, Stream, StreamAway
 from minibrokerd.replicated.stream_space import StreamSpace
@@ -43,7 +46,6 @@ INFO_S: Final = 10.0  # whether the stream was given a limit meanwhile
 LOOK_S: Final = 0.5  # without an append: whether somebody else leads is looked at
 LAST_WORD_S: Final = 0.5  # that a stop waits until its last word is said
 CLOSE_S: Final = 5.0  # that a stop waits for its footer
-TOLD_S: Final = 1.0  # an append that waits for longer is told
 
 
 class JetStreamLog:
@@ -56,13 +58,23 @@ class JetStreamLog:
         owner: str = "",
         stretch_bytes: int = STRETCH_BYTES,
         address: str = "",
+        spool: Spool | None = None,
     ) -> None:
-        """`name` is that of the stream, `owner` what this broker is known by, `address` where clients find it."""
+        """`name` is that of the stream, `owner` what this broker is known by, `address` where clients find it.
+
+        Without a `spool` what left memory is fetched.
+        """
         self.name = name
         self._open_stream = open_stream
         self._owner = new_owner(owner or f"{socket.gethostname()}, process {os.getpid()}")
         self._word = Word(run_of(self._owner.bits), self._owner.name, address)
         self.history = History(name, stretch_bytes)
+        self._spool = spool
+        self.back = ReadingBack(name, self.history.places, spool)
+        self.read = self.back.read
+        self.back.stream = lambda: self._fence.stream if self._fence and not self._is_over else None
+        if spool is not None:
+            self.history.keep = spool.put
         self.sizes = LARGEST
         self.epoch = 0
         self.store_id = b""
@@ -72,6 +84,8 @@ class JetStreamLog:
         self.clean = True
         self.segment_bytes = stretch_bytes
         self.segments: SegmentStore | None = None
+        self.last_place: Place | None = None
+        self._landed_at: Place | None = None  # where the append stands that was acked last
         self.report = RecoveryReport()
         self._taking: TakeOver | None = None
         self._fence: Fence | None = None
@@ -83,8 +97,7 @@ class JetStreamLog:
         self._works = False  # somebody appends what is in `_jobs`
         self._is_over = False
         self._appended_s = 0.0
-        self._stalled_s = 0.0  # since when an append waits for the stream; 0: none does
-        self._told = False
+        self._stalled = Stalls(name)
         self._stamp = (0, 0)
         self._space = StreamSpace(stretch_bytes)
         self._under_way_bytes = 0  # of the batch
@@ -104,7 +117,8 @@ class JetStreamLog:
             LogError: see `failures.py`.
         """
         if self._taking is None:
-            self._taking = self._take_over(None)
+            self._take_over(None)
+        assert self._taking is not None, "it was made"
         try:
             yield from self._taking.batches()
         except ReadAgain:
@@ -126,8 +140,7 @@ class JetStreamLog:
         None: what came before counts no more. Ends early when `is_stopped`; then the log is as it was.
         """
         standing.own_run = self._word.run
-        self._taking = self._take_over(standing)
-        return self._taking.following(is_stopped)
+        return self._take_over(standing).following(is_stopped)
 
     @property
     def why(self) -> str:
@@ -135,10 +148,12 @@ class JetStreamLog:
         return self._taking.why if self._taking is not None else ""
 
     def _take_over(self, standing: Standing | None) -> TakeOver:
-        return TakeOver(
+        self._taking = taking = TakeOver(
             self.history, self._open_stream, partial(self._make_fence, pause=asyncio.sleep), self._claim,
-            standing=standing, word=self._word.encode(),
+            standing=standing, word=self._word.encode(), on_start=self.back.give_up,
         )  # fmt: skip
+        self.back.ask = taking.ask
+        return taking
 
     @property
     def recovered_percent(self) -> int:
@@ -163,6 +178,8 @@ class JetStreamLog:
         self.epoch, self.next_number = self.history.epoch, self.history.number + 1
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._stamp = now_ms, unix_ms
+        if self._spool is not None:
+            self.history.keep = self._spool.put_soon
         self._works = True  # until there is a connection
         self._spawn(self._connect())
         self._loop.call_later(LOOK_S, self._look)
@@ -281,10 +298,10 @@ class JetStreamLog:
         try:
             while self._jobs and not self._is_over:
                 parts, done = self._jobs[0]
-                await fence.append(parts, self._claim_again)
+                first = await fence.append(parts, self._claim_again)
                 self._appended_s = monotonic()
-                if self._stalled_s:
-                    self._goes_on()
+                self._landed_at = self.history.note(first, parts)
+                self._stalled.goes_on()
                 self._jobs.popleft()
                 size_bytes = sum(map(len, parts))
                 self._space.appended(size_bytes)
@@ -302,6 +319,7 @@ class JetStreamLog:
         assert self._fence is not None
         self.history.stretches.add(self._fence.position, size_bytes, number)
         self._under_way, self._under_way_bytes = False, 0
+        self.last_place = self._landed_at
         self._on_synced(number)
 
     def _fail(self, error: BaseException) -> None:
@@ -327,19 +345,9 @@ class JetStreamLog:
     # -- whether it goes on -------------------------------------------------------------------------
 
     def _stalls(self, reason: str) -> None:
-        now_s = monotonic()
         if self._loop is None and self._taking is not None:
             self._taking.reason = reason
-        if not self._stalled_s:
-            self._stalled_s, self._told = now_s, False
-        elif not self._told and now_s - self._stalled_s > TOLD_S:
-            self._told = True
-            events.warning("log_stalled", stream=OwnText(self.name), text=OwnText(reason))
-
-    def _goes_on(self) -> None:
-        if self._told:
-            events.info("log_goes_on", ms=round((monotonic() - self._stalled_s) * 1_000))
-        self._stalled_s = 0.0
+        self._stalled.waits(reason)
 
     def _look(self) -> None:
         """Now and then: a broker that has nothing to append finds out all the same that it does not lead."""
@@ -384,8 +392,8 @@ class JetStreamLog:
     def replication(self) -> Replication:
         """Return how the log is."""
         lag = self._taking.lag if self._taking is not None else NO_LAG
-        stalled_s = monotonic() - self._stalled_s if self._stalled_s else 0.0
-        return self._space.replication(self.epoch or self.history.epoch, lag, stalled_s)
+        epoch = self.epoch or self.history.epoch
+        return self._space.replication(epoch, lag, self._stalled.lasted_s)
 
     # -- its length ---------------------------------------------------------------------------------
 
@@ -432,6 +440,7 @@ class JetStreamLog:
     def _trimmed(self, log_start: int, done: Callable[[], None], size_bytes: int) -> None:
         assert self._fence is not None
         self.history.stretches.add(self._fence.position, size_bytes, None)
+        self.back.give_up(log_start)
         self._spawn(self._purge(self._fence, log_start, done))
 
     async def _purge(self, fence: Fence, log_start: int, done: Callable[[], None]) -> None:
@@ -443,15 +452,6 @@ class JetStreamLog:
             except StreamAway as away:
                 events.warning("trim_failed", stream=OwnText(self.name), text=OwnText(away))
         done()
-
-    @property
-    def last_place(self) -> Place | None:
-        """Nowhere: nothing is read back."""
-        return None
-
-    def read(self, segment: int, offsets: Sequence[int]) -> list[Record | None]:
-        """Nothing leaves memory, so nobody asks."""
-        raise AssertionError("nothing left memory")
 
     # -- the end ------------------------------------------------------------------------------------
 
@@ -470,6 +470,7 @@ class JetStreamLog:
             done.result(CLOSE_S)
         except TimeoutError:
             events.warning("log_stalled", stream=OwnText(self.name), text="no footer was written")
+        self.back.close()
 
     async def abandon(self) -> None:
         """Let go of everything without a footer, as a crash would, once what is under way has its answer."""
@@ -488,11 +489,9 @@ class JetStreamLog:
         if self._fence is not None:
             stream = self._fence.stream
             with suppress(TimeoutError):
-                await asyncio.wait_for(stream.say(self._last_word()), LAST_WORD_S)
+                last_word = replace(self._word, is_last=True).encode()
+                await asyncio.wait_for(stream.say(last_word), LAST_WORD_S)
             await stream.close()
-
-    def _last_word(self) -> bytes:
-        return replace(self._word, is_last=True).encode()
 
 
 def _not_led(*_: object) -> None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from enum import Enum
-from typing import Final
+from typing import Any, Final, NamedTuple, TypeVar
 
 from minibrokerd.log.seam import Batch
 from minibrokerd.process.logs import OwnText, events
@@ -37,10 +37,18 @@ PATIENCE_S: Final = (
     30.0  # an election takes up to 9 s, and a server that was cut off 20 s to notice
 )
 
-Found = tuple[list[Batch], int]  # and the sequence of the entry up to which they came
 NO_LAG: Final = (0, 0.0)
 
 OpenStream = Callable[[], Awaitable[Stream]]
+Answer = TypeVar("Answer")
+
+
+class Found(NamedTuple):
+    """Batches of data that were read, up to an entry; behind them nobody needs what is below `log_start`."""
+
+    batches: list[Batch]
+    upto: int
+    log_start: int
 
 
 class Mark(Enum):
@@ -64,11 +72,12 @@ class TakeOver:
         *,
         standing: Standing | None = None,
         word: bytes = b"",
+        on_start: Callable[[int], object] = lambda log_start: None,
     ) -> None:
         """`claim` makes the epoch record, when all that can be read was read.
 
         Where nothing goes on for `patience_s` it gives up. With `standing` it waits until it may lead; it says
-        `word` once it does.
+        `word` once it does. `on_start` is told where the log starts, by whoever has taken all batches before that.
         """
         self._history = history
         self._open_stream = open_stream
@@ -76,10 +85,13 @@ class TakeOver:
         self._claim = claim
         self.standing = standing
         self._word = word
+        self._on_start = on_start
         self._read: queue.Queue[Found | Mark | BaseException] = queue.Queue(READ_AHEAD)
         self._news: Callable[[], object] = lambda: None
         self._is_begun = self._is_over = self._is_handed_over = self._is_half_told = False
         self._patience_s = patience_s
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stream: Stream | None = None
         self.position = 0  # of our epoch record, at the end
         self.reason = ""  # why it waits
         self.why = ""  # why it claimed, where it stood by; see `Standing.why`
@@ -123,8 +135,8 @@ class TakeOver:
             if isinstance(found, Mark):
                 yield None
                 continue
-            yield found[0]
-            self.replayed_to = found[1]
+            yield found.batches
+            self._is_taken(found)
         self._is_over = True
 
     def batches(self) -> Iterator[Batch | None]:
@@ -147,13 +159,34 @@ class TakeOver:
                     return
                 if isinstance(found, BaseException):
                     raise found
-                if isinstance(found, tuple):
-                    yield from found[0]
+                if isinstance(found, Found):
+                    yield from found.batches
+                    self._is_taken(found)
         except BaseException:
             self.hand_over()
             raise
         finally:
             self._is_over = True
+
+    def _is_taken(self, found: Found) -> None:
+        self.replayed_to = found.upto
+        self._on_start(found.log_start)
+
+    def ask(self, question: Callable[[Stream], Coroutine[Any, Any, Answer]]) -> Answer:
+        """Have something asked by the connection that reads the log; blocks whoever replays.
+
+        Raises:
+            StreamUnreachable: there was no answer for as long as a start has patience.
+        """
+        loop, stream = self._loop, self._stream
+        assert loop is not None, "it is asked about what was read"
+        assert stream is not None, "it is asked about what was read"
+        answer = asyncio.run_coroutine_threadsafe(question(stream), loop)
+        try:
+            return answer.result(self._patience_s)
+        except TimeoutError as error:
+            answer.cancel()
+            raise self._unreachable(stream) from error
 
     def hand_over(self) -> None:
         """Say nothing more of who leads: the log does that itself."""
@@ -176,7 +209,8 @@ class TakeOver:
     async def work(self) -> None:
         """Read, claim, and read the rest; the thread does nothing else."""
         self._is_begun = True
-        stream = await self._open_stream()
+        self._loop = asyncio.get_running_loop()
+        stream = self._stream = await self._open_stream()
         try:
             fence = self._make_fence(stream)
             if self.standing is None:
@@ -343,7 +377,7 @@ class TakeOver:
         found = [batch for entry in entries if (batch := history.take(entry)) is not None]
         if self.standing is not None and history.owner_bits not in (None, led_by):
             self.standing.is_claimed(run_of(history.owner_bits))
-        await self._put((found, history.read_to))
+        await self._put(Found(found, history.read_to, history.log_start))
 
     async def _put(self, found: Found | Mark) -> None:
         """Hand over; meanwhile the loop goes on, for there is more to hear."""

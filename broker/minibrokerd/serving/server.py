@@ -18,7 +18,6 @@ import uvloop
 from minibroker.contract.settings import not_default
 from minibrokerd import __version__
 from minibrokerd.access.tokens import BadTokens
-from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.durable.paging import WrongRecord
 from minibrokerd.core.model.absent import MOST_NAMED
@@ -54,6 +53,7 @@ from minibrokerd.serving.configuration import ServeOptions, reloaded
 from minibrokerd.serving.entry import Entry
 from minibrokerd.serving.recovering import Recovering, StoppedEarly
 from minibrokerd.serving.which_log import (
+    bodies_of,
     log_of,
     no_retained_logs,
     replication_of,
@@ -175,7 +175,7 @@ class Server:
             log = log_of(options, address)
         self._log = log
         self._core = Core(
-            BodyStore(log.segments.read_one) if log.segments else BodyStore(),
+            bodies_of(log),
             auto_create=options.auto_create,
             max_queues=options.max_queues,
             sizes=log.sizes,

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Final
 
 from minibroker.contract.settings import DURABILITIES, REPLICATED
+from minibrokerd.bodies.store import BodyStore
 from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.replication import Replication
 from minibrokerd.log.seam import Log
@@ -30,13 +31,24 @@ def log_of(options: ServeOptions, address: str) -> Log:
     # Here: who has a log of files imports neither.
     from minibrokerd.replicated.log import JetStreamLog
     from minibrokerd.replicated.nats_stream import NatsStream
+    from minibrokerd.replicated.spool import Spool
 
     async def open_stream() -> Stream:
         stream = NatsStream(servers)
         await stream.open()
         return stream
 
-    return JetStreamLog(str(servers), open_stream, address=address)
+    spool = Spool(options.data_dir)
+    return JetStreamLog(str(servers), open_stream, address=address, spool=spool)
+
+
+def bodies_of(log: Log) -> BodyStore:
+    """Return what makes extents of what stands in this log, and reads records that a start needs."""
+    if log.segments is not None:
+        return BodyStore(log.segments.read_one)
+    from minibrokerd.replicated.log import JetStreamLog
+
+    return BodyStore(log.back.read_one) if isinstance(log, JetStreamLog) else BodyStore()
 
 
 def replication_of(log: Log) -> Callable[[], Replication] | None:
@@ -79,7 +91,9 @@ async def stand_by(options: ServeOptions, signals: StopSignals, view: View) -> N
             if monotonic() - turned_s > TURN_S:
                 await asyncio.sleep(0)
                 turned_s = monotonic()
-    if not signals.asked:
+    if signals.asked:
+        view.log.back.close()
+    else:
         before = view.active or "unknown"
         events.warning("takes_over", stream=OwnText(options.log), why=view.log.why, before=before)
     view.active = ""
