@@ -21,7 +21,7 @@ help:
 	@echo "make counted  instructions of the broker for a message, of two commits, by valgrind: A=HEAD~1 B=HEAD"
 	@echo "make demo     the signup story: kill workers and the broker, lose nothing"
 	@echo "make crash    SIGKILL the broker under load: KILLS=100 times, as SEED says, for BUDGET=600 s at most"
-	@echo "make sim      simulated worlds out of one seed, for BUDGET=600 s: SEED=7, WORLDS=1 TRACE=1 shows one alone; WITH=log or stream"
+	@echo "make sim      simulated worlds out of one seed, for BUDGET=600 s: SEED=7, WORLDS=1 TRACE=1 shows one alone; WITH=log, stream or standby"
 	@echo "make model    the core beside its model: STEPS=100000 of them from SEED=7 on, for BUDGET seconds at most; then WORLDS=200 of six kinds"
 	@echo "make cuts     crash states and damaged files: BUDGET=600 s of them, as SEED says; ONLY=... is one of them"
 	@echo "make faults   every system call of a short workload fails once, or kills the broker: SEED, BUDGET=1800 s"
@@ -221,7 +221,7 @@ backups: $(VENV)/.develop-ready
 	@PYTHONPATH=tests:tests/kills ROUNDS=$(ROUNDS) SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/backups/backup_campaign.py
 
 sim: $(VENV)/.develop-ready
-	@PYTHONPATH=tests:tests/cuts:tests/replicated SEED=$(SEED) WORLDS=$(WORLDS) BUDGET=$(BUDGET) TRACE=$(TRACE) WITH="$(WITH)" $(BIN)/python tests/sim/sim_campaign.py
+	@PYTHONPATH=tests:tests/core:tests/cuts:tests/replicated SEED=$(SEED) WORLDS=$(WORLDS) BUDGET=$(BUDGET) TRACE=$(TRACE) WITH="$(WITH)" $(BIN)/python tests/sim/sim_campaign.py
 
 model: $(VENV)/.develop-ready
 	@PYTHONPATH=tests:tests/core SEED=$(SEED) STEPS=$(STEPS) BUDGET=$(BUDGET) $(BIN)/python tests/model/model_campaign.py

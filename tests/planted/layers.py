@@ -1,8 +1,9 @@
 """The layers that look for a bug, each as a command in a copy of the project.
 
 Names: `model`, `sim`, `logs` (worlds of the simulation that have retained logs), `streams` (brokers on simulated
-streams), `cuts:<workload>`, `flips:<closed|open>`, or a test file below tests/, maybe with `::` and the name of a
-test. All take one seed; the same seed finds the same. What a command prints at its end says what found it.
+streams), `standing` (worlds of the simulation on a stream, with brokers that stand by), `cuts:<workload>`,
+`flips:<closed|open>`, or a test file below tests/, maybe with `::` and the name of a test. All take one seed;
+the same seed finds the same. What a command prints at its end says what found it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from copied_tree import Ended, Tree
 MODEL_EXAMPLES: Final = 200
 MODEL_STEPS: Final = 40
 SIM_WORLDS: Final = 60
-WORLDS: Final = ("sim", "logs", "streams")
+WORLDS: Final = ("sim", "logs", "streams", "standing")
 HARNESS: Final = ("model", *WORLDS, "cuts", "flips")
 _BY: Final = re.compile(r"^(?:by=|FAILED tests/)(.*)$", re.MULTILINE)
 _REASON: Final = re.compile(r"^E[ |]+((?:[\w.]*Error|assert|Failed)\b.*)$", re.MULTILINE)

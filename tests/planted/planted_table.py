@@ -24,6 +24,7 @@ from schema_mutants import SCHEMA_MUTANTS
 from session_mutants import SESSION_MUTANTS
 from sheaf_mutants import SHEAF_MUTANTS
 from shell_mutants import SHELL_MUTANTS
+from standing_mutants import STANDING_MUTANTS
 from step_mutants import STEP_MUTANTS
 from stream_mutants import STREAM_MUTANTS
 from transition_mutants import TRANSITION_MUTANTS
@@ -52,6 +53,7 @@ MUTANTS: Final = (
     + CLIENT_MUTANTS
     + BACKUP_MUTANTS
     + STREAM_MUTANTS
+    + STANDING_MUTANTS
 )
 BY_NAME: Final = {mutant.name: mutant for mutant in MUTANTS}
 assert len(BY_NAME) == len(MUTANTS), "each has a name of its own"

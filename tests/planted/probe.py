@@ -3,6 +3,7 @@
     python tests/planted/probe.py sim 1 60
     python tests/planted/probe.py logs 1 60
     python tests/planted/probe.py streams 1 60
+    python tests/planted/probe.py standing 1 60
     python tests/planted/probe.py cuts 1 freeing
     python tests/planted/probe.py flips 1 closed
 
@@ -19,6 +20,7 @@ import stream_world
 from cuts_campaign import Damages
 from layers import WORLDS
 from sim_world import World
+from standing_sim import StandingWorld
 from sweep import Source, Sweep
 
 SEGMENT_BYTES: Final = 4096
@@ -43,6 +45,13 @@ def streams(seed: int, count: int) -> Iterator[str]:
             yield str(broken)
 
 
+def standing(seed: int, count: int) -> Iterator[str]:
+    """Yield the violations of worlds on a stream in which other brokers stand by."""
+    for number in range(seed, seed + count):
+        for text in StandingWorld(number, borders=True).run().checker.violations:
+            yield f"seed={number} {text.strip().splitlines()[-1] if 'exception' in text else text}"
+
+
 def crashes(seed: int, workload: str) -> Iterator[str]:
     """Yield the violations of the states that crashes leave."""
     sweep = Sweep(Source(workload, SEGMENT_BYTES, seed))
@@ -65,6 +74,8 @@ def main() -> None:
     kind, seed, what = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     if kind == "streams":
         found = streams(seed, int(what))
+    elif kind == "standing":
+        found = standing(seed, int(what))
     elif kind in WORLDS:
         found = worlds(seed, int(what), ("log",) if kind == "logs" else None)
     else:

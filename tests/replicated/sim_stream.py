@@ -26,6 +26,9 @@ from minibrokerd.replicated.stream import (
 )
 
 SERVERS: Final = ("s1", "s2", "s3")
+BESIDE_BYTES: Final = (
+    500  # that an entry takes beside its body: subject, headers, and what the store adds
+)
 ANSWER_TICKS: Final = 12  # that a sender waits for an answer
 
 
@@ -101,6 +104,11 @@ class SimStream:
     def proposed(self) -> int:
         """The last sequence that the leader has, committed or not."""
         return self.proposals[-1].entries[-1].sequence if self.proposals else self.last
+
+    @property
+    def stored_bytes(self) -> int:
+        """What the entries take."""
+        return sum(len(entry.body) + BESIDE_BYTES for entry in self.entries)
 
     def connect(self, turn: Callable[[], Awaitable[object]]) -> Connection:
         """Return a connection, whose calls wait by `turn`."""
@@ -205,8 +213,8 @@ class SimStream:
             self.claims += entries if message.is_epoch else ()
 
     def _is_full(self, message: Message) -> bool:
-        stored = sum(len(entry.body) for entry in self.entries)
-        return 0 < self.most_bytes < stored + sum(map(len, message.parts))
+        stored = self.stored_bytes + sum(len(part) + BESIDE_BYTES for part in message.parts)
+        return 0 < self.most_bytes < stored
 
     def _commit(self, proposal: Proposal, *, is_told: bool = True) -> None:
         self.entries += proposal.entries
@@ -264,7 +272,7 @@ class SimStream:
         leader = self.cut if server == self.cut else self.leader
         has = self.has[server]
         behind = tuple(name for name in SERVERS if self.has[name] < self.last)
-        stored = sum(len(entry.body) for entry in self.entries)
+        stored = self.stored_bytes
         return Info(min(self.first, has + 1), has, stored, leader, SERVERS, behind, self.most_bytes)
 
     def purge(self, below: int) -> None:

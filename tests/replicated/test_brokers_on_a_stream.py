@@ -13,7 +13,10 @@ import nats
 import pytest
 
 import minibroker.sync
+from minibrokerd.log.format import Kind, decode_header
 from minibrokerd.process import exits
+from minibrokerd.replicated.nats_stream import NatsStream
+from minibrokerd.replicated.stream_address import parse
 from support.broker import BrokerServer, StartBroker
 from support.nats_nodes import Nodes, free_ports
 from support.processes import look_until
@@ -88,6 +91,20 @@ def test_who_stands_by_takes_over_when_the_other_one_dies(
     first.kill()
     look_until(lambda: second.output.count("listening on") == 2, process, "a second start")
     assert waiting(second) == ["a", "b"]
+    publish(second, "c")
+    times = asyncio.run(log_times(address))
+    assert times == sorted(times), "log time went back"
+
+
+async def log_times(address: str) -> list[int]:
+    """Return the log times of the batches in a stream, oldest first."""
+    stream = NatsStream(parse(address))
+    await stream.open()
+    try:
+        headers = [decode_header(entry.body, 0) for entry in await stream.read(1, 2**20)]
+    finally:
+        await stream.close()
+    return [header.now_ms for header in headers if header and header.kind is Kind.DATA]
 
 
 def test_a_stop_ends_who_stands_by(start_broker: StartBroker, new_stream: NewStream) -> None:

@@ -191,10 +191,14 @@ async def test_a_last_word_is_not_waited_behind(follow: Follow) -> None:
     run = run_of(world.owner.bits)
     await leader.say(Word("0" * 16, "one before", "there:1", is_last=True).encode())
     await until(lambda: follower.tails == [b"a"])
+    for count in range(2, 6):  # it has looked at the end by then, and would claim
+        assert world.append(b"b") == world.stream.last
+        await until(lambda count=count: len(follower.tails) == count)  # type: ignore[misc]
     assert not follower.claimed
+    assert len(world.stream.claims) == 1
     await leader.say(Word(run, "the leader", "here:1", is_last=True).encode())
     await until(follower.taker.done)
-    assert follower.tails == [b"a"]
+    assert follower.tails == [b"a"] + [b"b"] * 4
 
 
 async def test_silence_does_not_count_where_nothing_can_be_heard(follow: Follow) -> None:
@@ -264,6 +268,23 @@ async def test_of_two_that_claim_at_once_one_leads_and_the_other_goes_on_followi
     assert other.standing.word is not None
     assert other.standing.word.address == "there:1", "nobody heard that it leads"
     assert not other.claimed
+    assert len(world.stream.claims) == 2
+
+
+async def test_a_claim_that_comes_second_leaves_the_log_to_the_first(follow: Follow) -> None:
+    """It had not read of the other one when it claimed."""
+    world = World()
+    follower = follow(world)
+    await until(lambda: follower.history.read_to == world.stream.last)
+    world.stream.behind = dict.fromkeys(world.stream.behind, 10)
+    another = new_owner("another")
+    world.put(world.claim_of(another), is_epoch=True)
+    world.now_s += SILENT_S
+    await until(lambda: follower.history.owner_bits == another.bits)
+    world.owner = another
+    world.append(b"of the other one")
+    await until(lambda: follower.tails == [b"of the other one"])
+    assert not follower.claimed
     assert len(world.stream.claims) == 2
 
 

@@ -1,4 +1,4 @@
-"""The states that a crash may leave are those of tests/cuts, and simulated streams those of tests/replicated."""
+"""Crash states are those of tests/cuts, streams those of tests/replicated, looks at queues of tests/core."""
 
 from __future__ import annotations
 
@@ -7,3 +7,4 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "cuts"))
 sys.path.append(str(Path(__file__).parents[1] / "replicated"))
+sys.path.append(str(Path(__file__).parents[1] / "core"))

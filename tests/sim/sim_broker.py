@@ -130,16 +130,14 @@ class SimulatedBroker:
 
     def start(self) -> None:
         """Recover and be ready for connections; raises what a start raises."""
-        base_ms = 0
         for batch in self.log.recover():
             self.engine.replay(batch)
-            base_ms = max(base_ms, batch.now_ms)
-        self.opened(base_ms)
+        self.opened()
 
-    def opened(self, base_ms: int) -> None:
+    def opened(self) -> None:
         """Go on behind what was replayed."""
         self.session_key = self.log.session_key
-        self.engine.start(base_ms)
+        self.engine.start(self.log.now_ms)
         self.engine.clock.start()
         self.loop.call_later(SWEEP_S, self._sweep)
 

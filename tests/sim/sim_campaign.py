@@ -4,6 +4,7 @@
     make sim SEED=7000012 WORLDS=1 TRACE=1        one world alone, with everything that happens in it
     make sim WITH=log                             each world has this capability, whatever else it draws
     make sim WITH=stream                          the log of each world is in a stream, and no disk fails
+    make sim WITH=standby                         and other brokers stand by, which take over
 
 Ends in a line of how many worlds used which capabilities, and one of figures; hours are those of simulated time
 in which something happened every second.
@@ -23,8 +24,10 @@ from time import monotonic
 
 from sim_capabilities import drawn
 from sim_world import World
+from standing_sim import StandingWorld
 from stream_sim import StreamWorld
 
+KINDS = {"stream": StreamWorld, "standby": StandingWorld}  # of worlds, in WITH
 TWICE = 100  # seeds that are run twice, and compared
 SHARE = 5  # worlds that a process does before it says what it found
 LONGEST_S = (
@@ -88,8 +91,9 @@ class Figures:
 def make_world(seed: int, trace: Callable[[str], None] | None = None) -> World:
     """Return a world with what its seed draws, and what the environment says."""
     more = os.environ.get("WITH", "").split()
-    kind = StreamWorld if "stream" in more else World
-    names = [*drawn(seed), *(name for name in more if name != "stream")]
+    kinds = [KINDS[name] for name in more if name in KINDS]
+    kind = kinds[-1] if kinds else World
+    names = [*drawn(seed), *(name for name in more if name not in KINDS)]
     return kind(seed, trace=trace, borders=True, capabilities=names)
 
 

@@ -38,6 +38,7 @@ class Faults:
     def __init__(self, world: World) -> None:
         self.world = world
         self.count = 0
+        self._more: dict[str, Callable[[], object]] = {}
         random = world.random
         some = [name for name in FAULTS if random.random() < 0.4]
         self._rates = {name: random.uniform(0.1, 1) * FAULTS[name] for name in some}
@@ -50,6 +51,11 @@ class Faults:
     def begin_on_a_stream(self, random: Random) -> None:
         """Leave out what happens to disks."""
         self._rates = {name: rate for name, rate in self._rates.items() if name not in OF_THE_DISK}
+
+    def add(self, random: Random, **more: Callable[[], object]) -> None:
+        """Let more happen, which the world itself does."""
+        self._more |= more
+        self._rates |= {name: random.uniform(0.5, 8) for name in more}
 
     def trouble_start(self) -> None:
         """Decide what goes wrong in the next start."""
@@ -74,7 +80,7 @@ class Faults:
         if world.broker is not None or name in ALWAYS:
             world.note(f"fault {name}")
             self.count += 1
-            getattr(self, f"_{name}")()
+            self._more.get(name, getattr(self, f"_{name}", _unknown))()
 
     # -- the process ----------------------------------------------------------------------------
 
@@ -184,3 +190,7 @@ class Faults:
         # The monotonic clock stands still.
         self.world.laws.jumped = True
         self.world.wall_ms += self.world.random.randint(1, 60) * 60_000
+
+
+def _unknown() -> None:
+    raise AssertionError("no fault has this name")

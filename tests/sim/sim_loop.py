@@ -16,10 +16,11 @@ EARLY_US: Final = 2_000  # libuv counts from the start of its turn, in whole mil
 
 
 class Life:
-    """Something that can end: a process."""
+    """Something that can end: a process. It may stand still for a while; then all of it is late."""
 
     def __init__(self) -> None:
         self.over = False
+        self.frozen_until_us = 0
 
 
 class Handle:
@@ -111,6 +112,11 @@ class SimulatedLoop:
             for _ in range(len(self._ready)):
                 handle = self._ready.popleft()
                 if handle.callback is not None and not handle.life.over:
+                    if handle.life.frozen_until_us > self.now_us:
+                        self._count += 1
+                        due_us = handle.life.frozen_until_us
+                        heapq.heappush(self._timers, (due_us, self._count, handle))
+                        continue
                     self.events += 1
                     handle.callback(*handle.arguments)
         self.now_us = max(self.now_us, end_us) if not stop() else self.now_us

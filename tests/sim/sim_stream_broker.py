@@ -18,6 +18,47 @@ from minibrokerd.serving.which_log import stand_by
 READ_S: Final = 0.001  # until whoever starts looks again whether something was read
 
 
+class Subject:
+    """What `stand_by` knows of its broker."""
+
+    def __init__(self, broker: StreamBroker) -> None:
+        self._broker = broker
+
+    @property
+    def log(self) -> Any:
+        """Its log."""
+        return self._broker.log
+
+    @property
+    def core(self) -> Any:
+        """Its core."""
+        return self._broker.core
+
+    @property
+    def engine(self) -> Subject:
+        """What it replays."""
+        return self
+
+    def replay(self, batch: Any) -> None:
+        """Replay a batch."""
+        self._broker.engine.replay(batch)
+
+    def begin_again(self) -> None:
+        """Forget what was replayed."""
+        self._broker.agains += 1
+        self._broker.engine.begin_again()
+
+    @property
+    def active(self) -> str:
+        """Where clients are sent to."""
+        return self._broker.active
+
+    @active.setter
+    def active(self, address: str) -> None:
+        self._broker.active = address
+        self._broker.named(self._broker, address)
+
+
 class StreamBroker(SimulatedBroker):
     """`begin` makes it come to lead; the world is told of the end of that."""
 
@@ -28,10 +69,12 @@ class StreamBroker(SimulatedBroker):
         self.name = name
         self._own = own
         self.standby = standby
-        self.view = SimpleNamespace(active="")
-        self.claimed_us = 0
+        self.active = ""  # who is said to lead, while it stands by
+        self.view: Any = Subject(self)
+        self.compare: Callable[[StreamBroker], object] = lambda broker: None  # when it leads
+        self.named: Callable[[StreamBroker, str], object] = lambda broker, address: None
+        self.agains = 0  # times that it threw away what it knew
         super().__init__(*arguments)
-        self.view.log, self.view.engine, self.view.core = self.log, self.engine, self.core
 
     def make_log(
         self, disk: FaultyDisk, segment_bytes: int, memory: Memory, make_writer: Callable[..., Any]
@@ -48,18 +91,20 @@ class StreamBroker(SimulatedBroker):
     async def _come(self) -> None:
         if self.standby:
             signals = cast(Any, SimpleNamespace(asked=0))
-            await stand_by(
-                cast(Any, SimpleNamespace(log="simulated")), signals, cast(Any, self.view)
-            )
-            self.claimed_us = self.loop.world.now_us
-        base_ms = 0
+            await stand_by(cast(Any, SimpleNamespace(log="simulated")), signals, self.view)
         for batch in self.log.recover():
             if batch is None:
                 await pass_by(READ_S)
             else:
                 self.engine.replay(batch)
-                base_ms = max(base_ms, batch.now_ms)
-        self.opened(base_ms)
+        self.opened()
+        self.compare(self)
+
+    @property
+    def claim(self) -> int:
+        """Where its epoch record stands; 0: it has none."""
+        taking = self.log._taking
+        return taking.position if taking is not None else 0
 
     def when_closed(self, done: Callable[[], None]) -> None:
         """Call when the footer is written, or was waited for long enough."""

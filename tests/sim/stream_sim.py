@@ -57,7 +57,7 @@ class StreamWorld(World):
             }
         )
         self.faults.begin_on_a_stream(own)
-        self.coming: StreamBroker | None = None  # it starts
+        self.coming: list[StreamBroker] = []  # they start
 
     # -- the broker's lives ---------------------------------------------------------------------
 
@@ -79,22 +79,28 @@ class StreamWorld(World):
     def _start(self) -> None:
         if self.ended:
             return
-        broker = self.coming = self.make_broker()
-        broker.begin(self._came)
+        broker = self.make_broker()
+        self.begin(broker)
         if not self.draining and self.random.random() < 0.2:
             at_us = self.loop.now_us + round(self.random.expovariate(1 / 20_000))
             self.loop.at(at_us, broker.life, self._killed_at_start, broker)
 
+    def begin(self, broker: StreamBroker) -> None:
+        """Let a broker come to lead."""
+        self.coming.append(broker)
+        broker.begin(self._came)
+
     def _killed_at_start(self, broker: StreamBroker) -> None:
-        if broker is self.coming:
+        if broker in self.coming:
             self.note("killed at its start")
             broker.life.over = True
+            self.coming.remove(broker)
             self._start()
 
     def _came(self, broker: StreamBroker, error: BaseException | None) -> None:
-        if broker is not self.coming:
+        if broker not in self.coming:
             return
-        self.coming = None
+        self.coming.remove(broker)
         if error is None:
             self._started(broker)
             return

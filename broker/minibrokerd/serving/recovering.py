@@ -60,7 +60,7 @@ class Recovering:
         gc.disable()
         for times in range(1, MOST_TIMES + 1):
             try:
-                base_ms = await self._read()
+                await self._read()
                 break
             except ReadAgain as error:
                 if times == MOST_TIMES:
@@ -69,16 +69,15 @@ class Recovering:
                 self._engine.begin_again()
                 memory.collect_all()
         self._look_for_stop()
-        self._engine.start(base_ms)
+        # Not by the batches of this loop: whoever stood by has replayed most of them before.
+        self._engine.start(self._log.now_ms)
         memory.collect_little()
 
-    async def _read(self) -> int:
-        base_ms = 0
+    async def _read(self) -> None:
         for batch in self._log.recover():
             self._look_for_stop()
             if batch is not None:
                 self._engine.replay(batch)
-                base_ms = max(base_ms, batch.now_ms)
             now_s = time.monotonic()
             if now_s - self._turned_s > TURN_S:
                 await asyncio.sleep(0)  # whoever asks over HTTP is told how far it is
@@ -89,7 +88,6 @@ class Recovering:
                 percent = self._log.recovered_percent
                 self._notifier.status(f"recovering {percent} %", EXTEND_S)
                 events.info("recovering", percent=percent, ms=self.ms)
-        return base_ms
 
     def _look_for_stop(self) -> None:
         if self._is_stopped():
