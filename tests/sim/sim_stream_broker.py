@@ -13,6 +13,7 @@ from sim_disk import FaultyDisk
 from sim_memory import Memory
 from sim_stream_log import SimulatedStreamLog, StreamTime
 
+from minibrokerd.log.failures import ReadAgain
 from minibrokerd.serving.which_log import stand_by
 
 READ_S: Final = 0.001  # until whoever starts looks again whether something was read
@@ -92,13 +93,21 @@ class StreamBroker(SimulatedBroker):
         if self.standby:
             signals = cast(Any, SimpleNamespace(asked=0))
             await stand_by(cast(Any, SimpleNamespace(log="simulated")), signals, self.view)
+        while True:
+            try:
+                await self._read()
+                break
+            except ReadAgain:
+                self.view.begin_again()
+        self.opened()
+        self.compare(self)
+
+    async def _read(self) -> None:
         for batch in self.log.recover():
             if batch is None:
                 await pass_by(READ_S)
             else:
                 self.engine.replay(batch)
-        self.opened()
-        self.compare(self)
 
     @property
     def claim(self) -> int:

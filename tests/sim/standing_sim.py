@@ -47,7 +47,7 @@ class StandingWorld(StreamWorld):
         self.silent_us = round(scale * SECOND_US)
         limits = self.memory.limits
         limits[standing_by, "SILENT_S"] = scale
-        for module in (replicated_log, taking_over):
+        for module in (replicated_log, standing_by, taking_over):
             limits[module, "BEAT_S"] = scale / 4
         limits[taking_over, "FOLLOW_S"] = scale / 10
         self.late: dict[StreamBroker, dict[int, Link]] = {}  # they led, and do not know yet
