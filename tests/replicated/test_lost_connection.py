@@ -1,4 +1,4 @@
-"""A server of NATS that goes away in the middle of an append: the broker does not wait for a time-out."""
+"""A server of NATS that goes away, with a word or without one: the broker does not wait for a time-out."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from minibrokerd.replicated.nats_stream import NatsStream
 from minibrokerd.replicated.stream import Acked, Unknown
 from minibrokerd.replicated.stream_address import parse
 from support.nats_nodes import Nodes, program
+
+READS = 12
 
 
 @pytest.fixture
@@ -48,3 +50,32 @@ async def test_an_append_on_a_connection_that_is_lost_is_unknown_at_once(
     assert isinstance(outcome, Unknown)
     assert outcome.is_led
     assert "lost" in outcome.reason
+
+
+async def test_what_is_read_is_read_where_a_server_is_gone_without_a_word(
+    three_nodes: Nodes,
+) -> None:
+    """The others ask it for a third of what is asked, for minutes: so they do of a machine that was cut off.
+
+    Of brokers that stood by each read may wait for that, and none of them took over.
+    """
+    stream, reads = NatsStream(parse(three_nodes.address("orders"))), 0
+    await stream.open()
+    try:
+        await stream.append([b"a"], 0)
+        info = await stream.info()
+        beside = stream._client._server_info["server_name"]
+        silent = next(node for node in three_nodes.all if node.name not in (info.leader, beside))
+        async with asyncio.timeout(60):
+            while (
+                stream._asked <= reads
+            ):  # a replica is among those that are asked when it has all for a while
+                silent.signal(signal.SIGCONT)
+                await stream.info()
+                silent.signal(signal.SIGSTOP)
+                for _ in range(READS):
+                    assert await stream.read(2, 1) == []
+                    assert await stream.newest_claim() is None
+                    reads += 2
+    finally:
+        await stream.close()

@@ -11,7 +11,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
@@ -19,12 +19,11 @@ from typing import Any, Final
 from minibrokerd.process.logs import OwnText, events
 from minibrokerd.replicated.failures import (
     LoginRefused,
-    NoClient,
     StreamUnfit,
     StreamUnreachable,
 )
+from minibrokerd.replicated.nats_client import new_client, unless
 from minibrokerd.replicated.nats_login import (
-    PLAIN,
     LoginUnusable,
     denied_subject,
     login_of,
@@ -49,6 +48,7 @@ from minibrokerd.replicated.stream_settings import config_of, unfit
 APPEND_S: Final = 2.0  # a leader that lives answers a batch of 24 MiB in 0.2 s
 ANSWER_S: Final = 2.0
 READ_S: Final = 5.0
+ASK_AGAIN_S: Final = 0.5  # for what is read: a replica that lives answers in milliseconds
 CONNECT_S: Final = 2
 OPEN_S: Final = 15.0  # that a start waits for a leader: an election takes 4 to 9 s
 TOLD_S: Final = 3.0  # without a leader: it is said what is missing
@@ -143,7 +143,7 @@ class NatsStream:
     async def _connect(self) -> None:
         if self._client is not None and not self._closed.is_set():
             return
-        client, error_of_nats = _new_client(self._address)
+        client, error_of_nats = new_client(self._address)
         self._errors = (error_of_nats, OSError, TimeoutError)
         closed = self._closed = asyncio.Event()
         address = self._address
@@ -190,7 +190,7 @@ class NatsStream:
                 pending_size=PENDING_BYTES,
                 **options,
             )
-            await _unless(connecting, refused)
+            await unless(connecting, refused, OPEN_S)
             client.options["max_reconnect_attempts"] = -1
         except LoginUnusable as error:
             raise NotLetIn(str(error)) from error
@@ -269,24 +269,43 @@ class NatsStream:
         """Read by a direct get of a batch, from whichever replica answers; see `Stream`."""
         await self._connect()
         wish = {"seq": first, "batch": MOST_MESSAGES, "max_bytes": most_bytes}
-        self._asked += 1
-        token = str(self._asked)
-        answers = self._answers[token] = asyncio.Queue()
-        subject = f"$JS.API.DIRECT.GET.{self._address.stream}"
+        answers: asyncio.Queue[Any] = asyncio.Queue()
+        tokens: list[str] = []
         found: list[Entry] = []
         try:
-            await self._client.publish(
-                subject, json.dumps(wish).encode(), reply=f"{self._inbox}.{token}"
-            )
             async with asyncio.timeout(READ_S):
-                while (entry := self._entry(await answers.get())) is not None:
+                message = await self._first_answer(json.dumps(wish).encode(), answers, tokens)
+                answered = message.subject
+                while (entry := self._entry(message)) is not None:
                     found.append(entry)
+                    message = await answers.get()
+                    while message.subject != answered:
+                        message = await answers.get()
         except self._errors as error:
             if not found:
                 raise self._away(error) from error
         finally:
-            del self._answers[token]
+            for token in tokens:
+                del self._answers[token]
         return _from(first, found)
+
+    async def _first_answer(
+        self, wish: bytes, answers: asyncio.Queue[Any], tokens: list[str]
+    ) -> Any:
+        """Ask until some replica answers. The servers ask one by chance, also one that is gone without a word.
+
+        They find that out after minutes, and a third of all questions would wait for its answer.
+        """
+        subject = f"$JS.API.DIRECT.GET.{self._address.stream}"
+        while True:
+            self._asked += 1
+            tokens.append(token := str(self._asked))
+            self._answers[token] = answers
+            await self._client.publish(subject, wish, reply=f"{self._inbox}.{token}")
+            try:
+                return await asyncio.wait_for(answers.get(), ASK_AGAIN_S)
+            except TimeoutError:
+                continue
 
     def _entry(self, message: Any) -> Entry | None:
         headers = {str(getattr(name, "value", name)): at for name, at in message.headers.items()}
@@ -383,11 +402,15 @@ class NatsStream:
         """Return a replica's newest epoch record, and when it was stored (RFC 3339); None: none. StreamAway."""
         await self._connect()
         wish = json.dumps({"last_by_subj": self._address.epoch_subject}).encode()
-        subject = f"$JS.API.DIRECT.GET.{self._address.stream}"
+        tokens: list[str] = []
         try:
-            message = await self._client.request(subject, wish, timeout=ANSWER_S)
+            async with asyncio.timeout(ANSWER_S):
+                message = await self._first_answer(wish, asyncio.Queue(), tokens)
         except self._errors as error:
             raise StreamAway(_words(error)) from error
+        finally:
+            for token in tokens:
+                del self._answers[token]
         if STATUS in (headers := message.headers or {}):
             return None
         return Entry(int(headers[SEQUENCE]), True, message.data), headers.get(TIME_STAMP, "")
@@ -430,41 +453,6 @@ class NatsStream:
         with suppress(*self._errors):
             async with asyncio.timeout(END_S):  # behind a handshake that failed it waits for ever
                 await client.close()
-
-
-def _new_client(address: StreamAddress) -> tuple[Any, type[Exception]]:
-    """Return a client that is not connected, and what its errors are; NoClient."""
-    try:
-        from nats import errors
-        from nats.aio.client import Client
-    except ImportError as error:
-        raise NoClient from error
-
-    class Checked(Client):  # type: ignore[misc]  # what it is made of is not typed
-        """Says nothing of who asks to a server that does not encrypt, if it should."""
-
-        async def _process_info(
-            self, info: dict[str, Any], initial_connection: bool = False
-        ) -> None:
-            if address.tls and initial_connection and not info.get("tls_required"):
-                raise errors.Error(PLAIN)
-            await super()._process_info(info, initial_connection)
-
-    return Checked(), errors.Error
-
-
-async def _unless(connecting: Coroutine[Any, Any, None], refused: asyncio.Event) -> None:
-    """Wait for a connection to be made, but not on after a refusal: nats-py can wait for ever then."""
-    tasks = asyncio.ensure_future(connecting), asyncio.ensure_future(refused.wait())
-    try:
-        await asyncio.wait(tasks, timeout=OPEN_S, return_when=asyncio.FIRST_COMPLETED)
-        if not tasks[0].done():
-            raise TimeoutError
-        await tasks[0]
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _outcome(data: bytes) -> Outcome:
