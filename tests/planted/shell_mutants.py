@@ -10,9 +10,8 @@ SHELL_MUTANTS: Final = (
     Mutant(
         "confirm before write",
         "engine/engine.py",
-        "            if not self._is_lone(batch, size_bytes):\n"
-        "                self._log.append(batch, expected)\n",
-        "            if not self._is_lone(batch, size_bytes):\n"
+        "            if self._lone <= 2:\n                self._log.append(batch, expected)\n",
+        "            if self._lone <= 2:\n"
         "                for outgoing in self._held.pop(batch.number, ()):\n"
         "                    self._send(outgoing)\n"
         "                self._log.append(batch, expected)\n",
@@ -22,15 +21,23 @@ SHELL_MUTANTS: Final = (
     Mutant(
         "two batches in flight",
         "engine/engine.py",
-        "            if not self._is_lone(batch, size_bytes):\n"
+        "            if self._lone <= 2:\n"
         "                self._log.append(batch, expected)\n"
         "                return\n",
-        "            if not self._is_lone(batch, size_bytes):\n"
+        "            if self._lone <= 2:\n"
         "                self._log.append(batch, expected)\n"
         "                self._under_way = 0\n"
         "                return\n",
         ("sim",),
         "the torn test: a bad batch with a good one behind it is damage",
+    ),
+    Mutant(
+        "the loop's own job overtakes one that was handed over",
+        "log/writer.py",
+        "self._handed != self._ended or ",
+        "",
+        ("log/test_log_at_once.py",),
+        "batches in another order than they were applied",
     ),
     Mutant(
         "old segment deleted before the copies are durable",

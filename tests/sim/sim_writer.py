@@ -57,6 +57,20 @@ class SimulatedWriter:
         if self._current is None:
             self._in(0, self._next)
 
+    def do(self, job: Job) -> bool:
+        """The loop does it, as often as not where it may; a disk that hangs has the whole broker stand still."""
+        if not self.is_idle or self.failed is not None or self._random.random() < 0.5:
+            return False
+        self._loop.life.frozen_until_us = self._loop.world.now_us + self._latency_us()
+        self._run(job)
+        job.succeeded = self.failed is None
+        if self._handle is None:
+            self._in(0, self._next)  # the work ahead
+        return True
+
+    def look(self) -> None:
+        """Nobody is told."""
+
     def wait(self, job: Job, seconds: float) -> bool:
         """The loop waits: the job is done in that time, or it is not."""
         latency_us = self._latency_us()

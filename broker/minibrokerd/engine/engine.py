@@ -85,7 +85,7 @@ class Engine:
         self._begun_s = 0.0  # when the last batch was begun
         self._pace_timer: asyncio.TimerHandle | None = None
         self._publishes = 0  # publish frames since the last batch was begun
-        self._lone = 0  # batches in a row that served one small publish
+        self._lone = 0  # batches in a row that served little
         self._marked = True
         self._idle_waiters: list[asyncio.Future[None]] = []
         self.others_bytes = 0  # that were ever applied, copies apart
@@ -262,11 +262,12 @@ class Engine:
             self._under_way, self._writing = batch.number, (batch, size_bytes)
             self._begun_s = self._loop.time()
             expected, self._appended = self._appended, batch.number
-            if not self._is_lone(batch, size_bytes):
+            wait_us = self._lone_wait_us(batch, size_bytes)
+            if self._lone <= 2:
                 self._log.append(batch, expected)
                 return
             self._flush_sinks()
-            if not self._log.append(batch, expected, LONE_WAIT_US, self._answer_ahead):
+            if not self._log.append(batch, expected, wait_us, self._answer_ahead, is_small=True):
                 return
             self._after_sync(batch.number)
 
@@ -303,17 +304,20 @@ class Engine:
         self.others_bytes += BATCH_HEADER_BYTES
         self._open, self._open_bytes, self._wake, self._urgent = [], 0, False, False
 
-    def _is_lone(self, batch: Batch, size_bytes: int) -> bool:
-        """Whether to wait for this sync: a lone publisher should not pay for the way round the loop.
+    def _lone_wait_us(self, batch: Batch, size_bytes: int) -> int:
+        """Return how long to wait for this sync, and count batches in a row that served one client of each kind.
 
-        Measured: the wait saves about 60 us of a publish that is awaited one at a time. Settlements are
-        not waited for: their senders go on, and more of them come in while the sync runs.
+        A lone publisher should not pay for the way round the loop. Measured: the wait saves about 60 us of a
+        publish that is awaited one at a time. Settlements are not waited for: their senders go on, and more of
+        them come in while the sync runs. Where this thread does the sync, all of that is cheaper still.
         """
         publishes, self._publishes = self._publishes, 0
-        lone = publishes == 1 and len(self._held.get(batch.number, ())) == 1 and not self._closed
-        lone = lone and size_bytes <= LONE_BYTES
-        self._lone = self._lone + 1 if lone else 0
-        return self._lone > 2
+        held = len(self._held.get(batch.number, ()))
+        if publishes <= 1 and held <= 2 and not self._closed and size_bytes <= LONE_BYTES:
+            self._lone += 1
+            return LONE_WAIT_US if publishes and held == 1 else 0
+        self._lone = 0
+        return 0
 
     def _on_synced(self, number: int) -> None:
         self._after_sync(number)

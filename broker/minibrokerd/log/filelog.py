@@ -187,22 +187,33 @@ class FileLog:
             self._put(job)
 
     def append(
-        self, batch: Batch, expected: int, wait_us: int = 0, meanwhile: Meanwhile = nothing
+        self,
+        batch: Batch,
+        expected: int,
+        wait_us: int = 0,
+        meanwhile: Meanwhile = nothing,
+        *,
+        is_small: bool = False,
     ) -> bool:
-        """Hand one batch to the writer and wait up to `wait_us`; True: synced, no callback."""
+        """Write one batch here, or have the writer do it and wait up to `wait_us`; True: synced, no callback."""
         job = self._job_for(batch, expected)
-        if not wait_us:
+        writer = self._writer
+        assert writer is not None
+        if is_small and writer.do(job):
+            if not job.succeeded:
+                return False
+        elif not wait_us:
             job.expect_callback()
-            self._put(job)
+            writer.put(job)
             return False
-        self._put(job)
-        job.then = meanwhile()
-        assert self._writer is not None
-        if not self._writer.wait(job, wait_us / 1_000_000):
-            return False
+        else:
+            writer.put(job)
+            job.then = meanwhile()
+            if not writer.wait(job, wait_us / 1_000_000):
+                return False
         self._finish()
         if self._room_awaited:
-            self._writer.post(self._tell_room)  # never from inside a call
+            writer.post(self._tell_room)  # never from inside a call
         return True
 
     def room_for(self, size_bytes: int) -> Room:

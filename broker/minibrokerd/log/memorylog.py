@@ -68,7 +68,13 @@ class MemoryLog:
         self._on_synced, self._on_room, self._on_failed = on_synced, on_room, on_failed
 
     def append(
-        self, batch: Batch, expected: int, wait_us: int = 0, meanwhile: Meanwhile = nothing
+        self,
+        batch: Batch,
+        expected: int,
+        wait_us: int = 0,
+        meanwhile: Meanwhile = nothing,
+        *,
+        is_small: bool = False,
     ) -> bool:
         """Take one batch: it is synced at once if that may be waited for, else in the next turn."""
         assert self.pending is None, "one batch at a time"

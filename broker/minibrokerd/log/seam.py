@@ -211,7 +211,13 @@ class Log(Protocol):
         ...
 
     def append(
-        self, batch: Batch, expected: int, wait_us: int = 0, meanwhile: Meanwhile = nothing
+        self,
+        batch: Batch,
+        expected: int,
+        wait_us: int = 0,
+        meanwhile: Meanwhile = nothing,
+        *,
+        is_small: bool = False,
     ) -> bool:
         """Write and sync one batch behind the batch `expected`; `on_synced(batch.number)` follows. One at a time.
 
@@ -220,7 +226,8 @@ class Log(Protocol):
 
         A log that is quick may wait for the sync, up to `wait_us`, after a call of `meanwhile`. True: synced, and
         no `on_synced` follows. What `meanwhile` returned may have been called then, by the thread that synced:
-        this thread was waiting.
+        this thread was waiting. A batch that `is_small`, while little else happens, it may write and sync in this
+        thread; then it waits for the sync however long that takes.
         """
         ...
 

@@ -130,7 +130,10 @@ class Segments:
 
     def look(self) -> None:
         """Have the writer look whether the data directory is still there; it is a failed write if not."""
-        if self.writer is not None and self._looked.is_set():
+        if self.writer is None:
+            return
+        self.writer.look()
+        if self._looked.is_set():
             self._looked.clear()
             self.put(Job(self._look, None))
 

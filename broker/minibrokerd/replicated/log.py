@@ -241,7 +241,13 @@ class JetStreamLog:
     # -- appending ----------------------------------------------------------------------------------
 
     def append(
-        self, batch: Batch, expected: int, wait_us: int = 0, meanwhile: Meanwhile = nothing
+        self,
+        batch: Batch,
+        expected: int,
+        wait_us: int = 0,
+        meanwhile: Meanwhile = nothing,
+        *,
+        is_small: bool = False,
     ) -> bool:
         """Append one batch; `on_synced(batch.number)` follows. The servers are too far away to be waited for."""
         assert batch.number >= self.next_number, "numbers grow"
