@@ -25,7 +25,7 @@ from minibrokerd.log.format import Kind
 from minibrokerd.log.log_versions import FORMAT_VERSION
 from minibrokerd.log.recovery import RecoveryReport
 from minibrokerd.log.replication import Replication
-from minibrokerd.log.seam import Batch, Meanwhile, Place, Record, Room, SegmentStore, nothing
+from minibrokerd.log.seam import Batch, Place, Record, Room, SegmentStore
 from minibrokerd.log.sizes import LARGEST
 from minibrokerd.process.logs import OwnText, events
 from minibrokerd.replicated.apart import APART_S, keep_apart
@@ -240,15 +240,7 @@ class JetStreamLog:
 
     # -- appending ----------------------------------------------------------------------------------
 
-    def append(
-        self,
-        batch: Batch,
-        expected: int,
-        wait_us: int = 0,
-        meanwhile: Meanwhile = nothing,
-        *,
-        is_small: bool = False,
-    ) -> bool:
+    def append(self, batch: Batch, expected: int, *_: object, **__: object) -> bool:
         """Append one batch; `on_synced(batch.number)` follows. The servers are too far away to be waited for."""
         assert batch.number >= self.next_number, "numbers grow"
         assert not self._under_way, "one batch at a time"
