@@ -9,6 +9,7 @@ from mutant import Mutant
 FENCE: Final = "replicated/leading.py"
 LOG: Final = "replicated/log.py"
 STREAMS: Final = ("streams",)
+SPOOL: Final = ("replicated/test_spool.py",)
 CONFORMANCE: Final = ("log/test_log_conformance.py",)
 STREAM_MUTANTS: Final = (
     Mutant(
@@ -187,5 +188,47 @@ STREAM_MUTANTS: Final = (
         "            self._jobs.popleft()[1](0)\n            return\n            self._fail(",
         CONFORMANCE,
         "what another one refused is confirmed",
+    ),
+    Mutant(
+        "what stands in the spool is believed without its checksum",
+        "replicated/spool.py",
+        "            return read_records(self._ops, self.path_of(stretch), offsets)\n",
+        '            with open(self.path_of(stretch), "rb") as file:\n'
+        "                data = file.read()\n"
+        "            return [(layout.record_at(data, at, len(data)) or [None])[0] for at in offsets]\n",
+        SPOOL,
+        "verified: a bit that turned on this machine's disk is handed to a consumer",
+    ),
+    Mutant(
+        "what the spool has in part is taken for all there is",
+        "replicated/reading_back.py",
+        "        if None in found:\n            raise",
+        "        if not any(found):\n            raise",
+        SPOOL,
+        "verified: a message is set aside as damaged, and the stream has it",
+    ),
+    Mutant(
+        "a place of an entry that was purged is asked for",
+        "replicated/reading_back.py",
+        "        while self.places.has(stretch):  # what was given up may be purged, and is asked for no more\n",
+        "        while True:\n",
+        SPOOL,
+        "given up: it asks for ever for what is nowhere",
+    ),
+    Mutant(
+        "an epoch record between two batches moves the places behind it",
+        "replicated/places.py",
+        "        while len(ends) < index:\n            ends.append(at)\n",
+        "",
+        SPOOL,
+        "places: another entry is fetched",
+    ),
+    Mutant(
+        "a stretch is given up with its last entries",
+        "replicated/places.py",
+        "if name + len(ends) <= log_start]",
+        "if name < log_start]",
+        SPOOL,
+        "given up: what lives is nowhere",
     ),
 )

@@ -87,6 +87,18 @@ class Trimmed(ReadAgain):
         self.stream = stream
 
 
+class BodyGone(LogError):
+    """A record of a message says more of one whose bytes the leader gave up meanwhile, and they are not here."""
+
+    exit_code = exits.UNREACHABLE
+
+    def __init__(self, stream: str, sequence: int) -> None:
+        super().__init__(
+            f"cannot follow the log in {stream}: what stood behind entry {sequence} was trimmed meanwhile, by the "
+            "broker that leads, and the spool does not have it; start again"
+        )
+
+
 class AnotherLeads(Deposed):
     """Another broker leads the stream: whatever this one did not confirm yet, it never will.
 

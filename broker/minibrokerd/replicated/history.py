@@ -86,9 +86,9 @@ class History:
         self._name = name
         self._stretch_bytes = stretch_bytes
         self.places = Places()
-        self.keep: Keep = lambda stretch, offset, parts: (
-            None
-        )  # is given each entry, with where it stands
+        self.keep: Keep | None = None  # is given what was read or appended, with where it stands
+        self._gathered: list[bytes] = []  # what it is given next
+        self._gathered_at = (0, 0)
         self.begin_again()
 
     def begin_again(self) -> None:
@@ -143,14 +143,24 @@ class History:
             raise DamagedStream(self._name, entry.sequence, str(error)) from error
 
     def note(self, first: int, parts: Sequence[bytes]) -> Place:
-        """Note the next entries, and have them kept; return the place of the first record of a batch there."""
+        """Note the next entries, to be kept at `flush`; return the place of the first record of a batch there."""
         stretch = self.stretches.first
         offsets = [
             self.places.note(stretch, sequence, len(part))
             for sequence, part in enumerate(parts, first)
         ]
-        self.keep(stretch, offsets[0], parts)
+        if self.keep is not None:
+            if self._gathered_at[0] != stretch:
+                self.flush()
+                self._gathered_at = stretch, offsets[0]
+            self._gathered += parts
         return Place(stretch, offsets[0] + BATCH_HEADER_BYTES)
+
+    def flush(self) -> None:
+        """Have kept what was noted: much at once, for each entry may be small."""
+        if self._gathered and self.keep is not None:
+            self.keep(*self._gathered_at, self._gathered)
+        self._gathered, self._gathered_at = [], (0, 0)
 
     def end(self) -> None:
         """See that what was read is a whole log; DamagedStream, HalfMoved, LogMoved."""

@@ -69,12 +69,13 @@ class JetStreamLog:
         self._owner = new_owner(owner or f"{socket.gethostname()}, process {os.getpid()}")
         self._word = Word(run_of(self._owner.bits), self._owner.name, address)
         self.history = History(name, stretch_bytes)
-        self._spool = spool
         self.back = ReadingBack(name, self.history.places, spool)
         self.read = self.back.read
         self.back.stream = lambda: self._fence.stream if self._fence and not self._is_over else None
         if spool is not None:
-            self.history.keep = spool.put
+            self.history.keep = (
+                spool.put_soon
+            )  # a disk that stands still must not look like silence
         self.sizes = LARGEST
         self.epoch = 0
         self.store_id = b""
@@ -178,8 +179,6 @@ class JetStreamLog:
         self.epoch, self.next_number = self.history.epoch, self.history.number + 1
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._stamp = now_ms, unix_ms
-        if self._spool is not None:
-            self.history.keep = self._spool.put_soon
         self._works = True  # until there is a connection
         self._spawn(self._connect())
         self._loop.call_later(LOOK_S, self._look)
@@ -299,6 +298,7 @@ class JetStreamLog:
                 first = await fence.append(parts, self._claim_again)
                 self._appended_s = monotonic()
                 self._landed_at = self.history.note(first, parts)
+                self.history.flush()
                 self._stalled.goes_on()
                 self._jobs.popleft()
                 size_bytes = sum(map(len, parts))

@@ -14,7 +14,7 @@ from typing import Any, Final
 from minibrokerd.log import format as layout
 from minibrokerd.log.seam import Elsewhere, GivenUp, Record
 from minibrokerd.process.logs import OwnText, events
-from minibrokerd.replicated.failures import DamagedStream, Trimmed
+from minibrokerd.replicated.failures import BodyGone, DamagedStream
 from minibrokerd.replicated.places import Places
 from minibrokerd.replicated.spool import Spool, has_record
 from minibrokerd.replicated.stream import EntriesGone, Entry, Stream, StreamAway
@@ -65,7 +65,7 @@ class ReadingBack:
             try:
                 (found,) = self.ask(lambda stream: self.fetch(stretch, [offset], stream))
             except (EntriesGone, GivenUp) as gone:
-                raise Trimmed(self._name, stretch) from gone
+                raise BodyGone(self._name, stretch) from gone
         if found is None:
             raise DamagedStream(self._name, stretch, f"no record is at byte {offset} behind it")
         return found

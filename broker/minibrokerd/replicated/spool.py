@@ -23,7 +23,7 @@ from minibrokerd.process.logs import OwnText, events
 
 PREFIX: Final = "spool-"
 LOCK: Final = "lock"
-MOST_WAITING_BYTES: Final = 32 * 1024 * 1024  # that wait for the disk; what comes then is not kept
+MOST_WAITING_BYTES: Final = 64 * 1024 * 1024  # that wait for the disk; what comes then is not kept
 WINDOW_BYTES: Final = 256 * 1024  # read at once for a replay, which wants what stands behind, too
 _Piece = tuple[int, int, Sequence[bytes]]
 
@@ -40,7 +40,8 @@ class Spool:
         self._open: tuple[int, int] | None = None  # the stretch that is written, and its descriptor
         self._is_told = False
         self._pieces: SimpleQueue[_Piece | None] = SimpleQueue()
-        self._waiting_bytes = 0
+        self._given_bytes = 0  # to the thread, and:
+        self._written_bytes = 0  # counted by the thread itself
         self._writer: threading.Thread | None = None
         self._guard = (
             threading.Lock()
@@ -57,9 +58,7 @@ class Spool:
                 return
             try:
                 descriptor = self._descriptor(stretch)
-                for part in parts:
-                    write_all(self._ops, descriptor, part, offset)
-                    offset += len(part)
+                write_all(self._ops, descriptor, b"".join(parts), offset)
             except OSError as error:
                 self._tell(error)
                 return
@@ -68,11 +67,11 @@ class Spool:
             events.info("spool_goes_on", path=OwnText(self.path))
 
     def put_soon(self, stretch: int, offset: int, parts: Sequence[bytes]) -> None:
-        """As `put`, in a thread; where the disk is too slow for that they are not kept."""
+        """As `put`, in a thread of its own; where the disk is too slow for that they are not kept."""
         size_bytes = sum(map(len, parts))
-        if self._waiting_bytes + size_bytes > MOST_WAITING_BYTES:
+        if self._given_bytes - self._written_bytes + size_bytes > MOST_WAITING_BYTES:
             return
-        self._waiting_bytes += size_bytes  # of two threads' counts one may be lost: it is about
+        self._given_bytes += size_bytes
         self._pieces.put((stretch, offset, parts))
         if self._writer is None:
             self._writer = threading.Thread(
@@ -83,7 +82,7 @@ class Spool:
     def _write(self) -> None:
         while (piece := self._pieces.get()) is not None:
             self.put(*piece)
-            self._waiting_bytes -= sum(map(len, piece[2]))
+            self._written_bytes += sum(map(len, piece[2]))
 
     def _descriptor(self, stretch: int) -> int:
         if self._open is not None:

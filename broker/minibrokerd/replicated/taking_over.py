@@ -377,6 +377,7 @@ class TakeOver:
         found = [batch for entry in entries if (batch := history.take(entry)) is not None]
         if self.standing is not None and history.owner_bits not in (None, led_by):
             self.standing.is_claimed(run_of(history.owner_bits))
+        history.flush()
         await self._put(Found(found, history.read_to, history.log_start))
 
     async def _put(self, found: Found | Mark) -> None:
