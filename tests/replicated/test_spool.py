@@ -188,12 +188,22 @@ async def test_a_bit_that_turned_is_not_believed(tmp_path: Path, at: int) -> Non
     hand.crash()
 
 
-LOST: dict[str, Callable[[Path], object]] = {
+def each_file(change: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Return what does that to each file of a directory."""
+
+    def to_all(path: Path) -> None:
+        for file in path.iterdir():
+            change(file)
+
+    return to_all
+
+
+LOST: dict[str, Callable[[Path], None]] = {
     "deleted": shutil.rmtree,
-    "without its files": lambda path: [file.unlink() for file in path.iterdir()],
-    "cut": lambda path: [os.truncate(file, file.stat().st_size // 2) for file in path.iterdir()],
-    "empty": lambda path: [os.truncate(file, 0) for file in path.iterdir()],
-    "zeros": lambda path: [file.write_bytes(bytes(file.stat().st_size)) for file in path.iterdir()],
+    "without its files": each_file(Path.unlink),
+    "cut": each_file(lambda file: os.truncate(file, file.stat().st_size // 2)),
+    "empty": each_file(lambda file: os.truncate(file, 0)),
+    "zeros": each_file(lambda file: file.write_bytes(bytes(file.stat().st_size))),
 }
 
 
