@@ -52,6 +52,20 @@ async def test_an_append_on_a_connection_that_is_lost_is_unknown_at_once(
     assert "lost" in outcome.reason
 
 
+async def test_a_connection_that_was_given_up_without_a_word_is_made_again(nodes: Nodes) -> None:
+    """As behind a password that was changed at the servers first: the broker waited for ever."""
+    stream = NatsStream(parse(nodes.address("orders")))
+    await stream.open()
+    try:
+        await stream._client._close(stream._client.CLOSED, do_cbs=False)
+        assert (await stream.info()).last == 0
+        await stream._client._close(stream._client.CLOSED, do_cbs=False)
+        assert isinstance(await stream.append([b"a"], 0), Unknown)  # it is made for the next one
+        assert await stream.append([b"a"], 0) == Acked(1)
+    finally:
+        await stream.close()
+
+
 async def test_what_is_read_is_read_where_a_server_is_gone_without_a_word(
     three_nodes: Nodes,
 ) -> None:

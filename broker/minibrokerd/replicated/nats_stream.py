@@ -141,7 +141,7 @@ class NatsStream:
         await self._connect()
 
     async def _connect(self) -> None:
-        if self._client is not None and not self._closed.is_set():
+        if not self._is_given_up:
             return
         client, error_of_nats = new_client(self._address)
         self._errors = (error_of_nats, OSError, TimeoutError)
@@ -205,6 +205,11 @@ class NatsStream:
         self._client, self._inbox = client, client.new_inbox()
         await client.subscribe(f"{self._inbox}.*", cb=self._answered)
 
+    @property
+    def _is_given_up(self) -> bool:
+        """Whether nobody makes the connection again; nats-py does not always say so, as behind a refused login."""
+        return self._client is None or self._closed.is_set() or bool(self._client.is_closed)
+
     def _is_denied(self, what: str) -> None:
         self._denied = what or self._denied
         if what and what not in self._told:
@@ -256,7 +261,7 @@ class NatsStream:
         return _outcome(answer.data)
 
     async def _unconnected(self) -> Outcome:
-        if self._client is None or self._closed.is_set():
+        if self._is_given_up:
             try:
                 await self._connect()
             except StreamAway as away:
