@@ -32,6 +32,16 @@ def test_a_block_that_comes_again_takes_the_place_of_the_first() -> None:
     assert sum(each.left for each in survivors.lives) == 20
 
 
+@pytest.mark.parametrize("at", [5, 0, 10])
+def test_a_block_that_has_ended_is_split_into_nothing(at: int) -> None:
+    """Its messages were crossed out one by one; it had fewer than none, and who cooled it ended by an IndexError."""
+    whole = live(0, 10)
+    for sequence in range(10):
+        whole.cross_out(sequence)
+    rest = whole.split(at)
+    assert (whole.left, rest.left) == (0, 0)
+
+
 def test_a_start_arranges_only_queues_that_have_settings_of_their_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

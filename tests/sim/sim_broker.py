@@ -20,7 +20,6 @@ from sim_writer import SimulatedWriter
 
 from minibroker.contract import limits
 from minibrokerd.access.door import Door
-from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.state import Store
 from minibrokerd.engine.engine import Clock, Engine
@@ -35,6 +34,7 @@ from minibrokerd.net.unfinished import Unfinished
 from minibrokerd.process import logs
 from minibrokerd.process.memory import Gauge
 from minibrokerd.schedules.on_demand import calendar_of
+from minibrokerd.serving.which_log import bodies_of
 
 if TYPE_CHECKING:
     from sim_logs import Logs
@@ -98,8 +98,7 @@ class SimulatedBroker:
         self.refusals: list[tuple[str, str]] = []
         make_writer = partial(writer, self.loop, random, latency_us)
         self.log: Any = self.make_log(disk, segment_bytes, memory, make_writer)
-        segments = self.log.segments
-        bodies = BodyStore(segments.read_one) if segments is not None else BodyStore()
+        bodies = bodies_of(self.log)
         self.core = WatchedCore(bodies, sizes=self.log.sizes, calendar_of=calendar_of)
         self.core.ledger = ledger
         self.engine = Engine(

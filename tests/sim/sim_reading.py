@@ -11,7 +11,7 @@ from typing import Any
 
 from sim_loop import Life, LifeLoop, SimulatedLoop
 
-from minibrokerd.log.seam import Record
+from minibrokerd.log.seam import Elsewhere, Record
 
 Records = list[Record | None]
 
@@ -50,9 +50,9 @@ class Reading:
         """It is never."""
         return False
 
-    def exception(self) -> OSError | None:
+    def exception(self) -> Exception | None:
         """Return what the system said; anything else is a mistake of the broker, and ends the world."""
-        if self._error is None or isinstance(self._error, OSError):
+        if self._error is None or isinstance(self._error, OSError | Elsewhere):
             return self._error
         raise self._error
 
@@ -62,7 +62,12 @@ class Reading:
 
 
 class BrokerLoop(LifeLoop):
-    """The loop of a broker: it has threads that read. `latency_us` is asked how long each read takes."""
+    """The loop of a broker: it has threads that read. `latency_us` is asked how long each read takes.
+
+    `create_task` makes what waits for something that is on no disk.
+    """
+
+    create_task: Callable[[Any], Any]
 
     def __init__(
         self, loop: SimulatedLoop, life: Life, random: Random, latency_us: Callable[[], int]

@@ -82,6 +82,7 @@ class StreamBroker(SimulatedBroker):
     ) -> SimulatedStreamLog:
         """Return its log: the stream of the world."""
         self.asyncio = AsyncioLoop(self.loop)
+        self.loop.create_task = self.asyncio.create_task
         return SimulatedStreamLog(self._time, self.asyncio, self.name, segment_bytes, self._own)
 
     def begin(self, ended: Callable[[StreamBroker, BaseException | None], None]) -> None:

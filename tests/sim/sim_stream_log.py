@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any, Final
 
 from sim_asyncio import AsyncioLoop, pass_by
-from sim_loop import SimulatedLoop
+from sim_loop import Life, LifeLoop, SimulatedLoop
 from sim_stream import Connection, SimStream
 
 from minibrokerd.replicated.entries import Owner, run_of
 from minibrokerd.replicated.log import CLOSE_S, JetStreamLog
-from minibrokerd.replicated.taking_over import Found, Mark, TakeOver
+from minibrokerd.replicated.stream import Stream
+from minibrokerd.replicated.taking_over import PATIENCE_S, Found, Mark, TakeOver
 from minibrokerd.replicated.words import Word
 
 MOST_TICKS: Final = 200  # in one go: nobody waited for so long
@@ -65,6 +66,16 @@ class TaskTakeOver(TakeOver):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._read: queue.Queue[Found | Mark | BaseException] = Unblocking(self._read.maxsize)
+
+    def ask(self, question: Callable[[Stream], Coroutine[Any, Any, Any]]) -> Any:
+        """Have something asked while everything else stands still, as it does for whoever replays."""
+        assert self._stream is not None, "it is asked about what was read"
+        loop = SimulatedLoop()
+        asked = AsyncioLoop(LifeLoop(loop, Life())).create_task(question(self._stream))
+        loop.run_until(round(PATIENCE_S * 1_000_000), asked.done)
+        if not asked.done():
+            raise self._unreachable(self._stream)
+        return asked.result()
 
     def _begin(self) -> None:
         if not self._is_begun:

@@ -15,6 +15,7 @@ from collections import Counter
 from random import Random
 from typing import Any, cast
 
+from sim_capabilities import drawn
 from sim_ledger import Ledger
 from sim_loop import SimulatedLoop
 from sim_network import Link
@@ -39,6 +40,12 @@ class StandingWorld(StreamWorld):
     """One run of everything, with one or two brokers that stand by."""
 
     def __init__(self, seed: int, **options: Any) -> None:
+        if options.get("capabilities", ()) is None:
+            options["capabilities"] = drawn(seed)
+        # Two that lead for a moment hand out twice as fast: no rate is kept then.
+        options["capabilities"] = [
+            name for name in options.get("capabilities", ()) if name != "rate"
+        ]
         super().__init__(seed, **options)
         self.segment_bytes = self.own.choice(STRETCHES)
         self.length_us *= 2
@@ -92,6 +99,11 @@ class StandingWorld(StreamWorld):
         self._judge_time(broker)
         super()._came(broker, error)
         self._start()
+
+    def may_refuse(self, broker: StreamBroker) -> bool:
+        """Whoever leads may have trimmed a body that is asked for here; the process ends, and is started again."""
+        self.met["refused"] += 1
+        return broker.standby or super().may_refuse(broker)
 
     def _overtaken(self, before: StreamBroker) -> None:
         """Another one leads: as far as the books go the life of this one is over, and it goes on."""

@@ -25,7 +25,7 @@ from stream_world import MOST
 from minibrokerd.log.failures import LogError
 from minibrokerd.process import memory
 from minibrokerd.replicated import log as replicated_log
-from minibrokerd.replicated import standing_by
+from minibrokerd.replicated import stalls, standing_by
 from minibrokerd.replicated.failures import AnotherLeads, StreamUnreachable, Trimmed
 from minibrokerd.serving import which_log
 
@@ -51,6 +51,7 @@ class StreamWorld(World):
             {
                 (replicated_log, "TakeOver"): TaskTakeOver,
                 (replicated_log, "monotonic"): seconds,
+                (stalls, "monotonic"): seconds,
                 (which_log, "monotonic"): seconds,
                 (standing_by, "Standing"): partial(standing_by.Standing, clock_s=seconds),
                 (memory, "collect_all"): lambda: None,
@@ -109,9 +110,13 @@ class StreamWorld(World):
         self.refusals += 1
         if not isinstance(error, LogError):
             raise error
-        if self.draining or not isinstance(error, StreamUnreachable | Trimmed):
+        if not isinstance(error, StreamUnreachable | Trimmed) or not self.may_refuse(broker):
             self._give_up("I12", f"the broker does not start: {error}")
         self.loop.at(self.loop.now_us + SECOND_US // 2, self.life, self._start)
+
+    def may_refuse(self, broker: StreamBroker) -> bool:
+        """Whether what makes a start end without damage may be there."""
+        return not self.draining
 
     def _broker_failed(self, broker: StreamBroker, error: BaseException) -> None:
         self.note(f"fail-stop: {error}")

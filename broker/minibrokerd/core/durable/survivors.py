@@ -75,6 +75,8 @@ class Live:
         self.gone = {sequence for sequence in self.gone or () if sequence < at} or None
         self.spans = below
         for each in (self, rest):
+            if not each.spans:
+                each.gone = None  # all of it has ended, and so has what was crossed out
             each.left = sum(s.stop - s.first for s in each.spans) - len(each.gone or ())
         return rest
 
