@@ -34,7 +34,7 @@ def test_a_block_that_comes_again_takes_the_place_of_the_first() -> None:
 
 @pytest.mark.parametrize("at", [5, 0, 10])
 def test_a_block_that_has_ended_is_split_into_nothing(at: int) -> None:
-    """Its messages were crossed out one by one; it had fewer than none, and who cooled it ended by an IndexError."""
+    """It had fewer messages than none, and who cooled it ended by an IndexError."""
     whole = live(0, 10)
     for sequence in range(10):
         whole.cross_out(sequence)
