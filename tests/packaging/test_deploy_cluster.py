@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from minibrokerd.replicated.stream_address import parse
 from support.broker import BrokerServer
 from support.nats_nodes import Node, free_ports, program
 from support.source import ROOT
+from support.warm import COMMAND
 
 CLUSTER = ROOT / "examples" / "deploy" / "cluster"
 NAMES = "abc"
@@ -70,6 +73,40 @@ def test_the_units_make_a_cluster(nodes: list[Node], tmp_path: Path) -> None:
         assert server.stop() == 0
     finally:
         server.close()
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
+def test_systemd_understands_the_units(tmp_path: Path) -> None:
+    """Every setting and every value of both, with the drop-in; the programs are some that are here."""
+    broker = (CLUSTER.parent / "minibroker.service").read_text("utf-8")
+    drop_in = (CLUSTER / "minibroker.service.d.conf").read_text("utf-8")
+    nats = (CLUSTER / "nats-server.service").read_text("utf-8")
+    (tmp_path / "minibroker.service.d").mkdir()
+    for name, text in (
+        ("minibroker.service", broker),
+        ("minibroker.service.d/cluster.conf", drop_in),
+        ("nats-server.service", nats),
+    ):
+        text = re.sub(r"/opt/\w+/bin/[\w-]+", "/bin/true", text)
+        (tmp_path / name).write_text(text)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "minibroker.service", "nats-server.service"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "SYSTEMD_LOG_LEVEL": "warning", "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_token_of_the_page_is_made_before_the_first_start(tmp_path: Path) -> None:
+    """Its command as it stands there, on a directory that is not there yet."""
+    page = (ROOT / "docs" / "guide" / "cluster-operations.md").read_text("utf-8")
+    (command,) = re.findall(r"`/opt/minibroker/bin/minibroker (token add [^`]+)`", page)
+    words = shlex.split(command.replace("/var/lib/minibroker", str(tmp_path / "data")))
+    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "data" / "tokens").exists()
 
 
 def test_the_drop_in_waits_for_nats_and_for_its_turn() -> None:

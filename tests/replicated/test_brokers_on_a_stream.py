@@ -186,6 +186,7 @@ def test_a_broker_that_stands_by_says_so_and_leads_at_once_behind_a_stop_in_good
     code, text = asked(f"{page_url}/readyz")
     assert code == 503
     assert re.fullmatch(rf"{leads}, \d+\.\d s behind\n", text)
+    assert f"{first.port} leads, and this one is " in asked(f"{page_url}/")[1]
     metrics = asked(f"{page_url}/metrics")[1]
     assert "minibroker_stream_epoch 1\n" in metrics
     assert "\nminibroker_stream_bytes " not in metrics, "whoever leads knows that"

@@ -73,7 +73,7 @@ async def show_exchange(ask: Ask) -> ExchangeDetail:
 
 def _known(ask: Ask) -> Exchanges:
     if not ask.subject.is_open:
-        raise Failure(503, "not_ready", f"the broker is {ask.subject.phase.value}")
+        raise Failure(503, "not_ready", ask.subject.not_ready)
     return ask.subject.store.exchanges
 
 

@@ -30,7 +30,7 @@ MOST_ROWS: Final = 1_000
 async def list_queues(ask: Ask) -> QueueList:
     """Return a page of queues."""
     if not ask.subject.is_open:
-        raise Failure(503, "not_ready", f"the broker is {ask.subject.phase.value}")
+        raise Failure(503, "not_ready", ask.subject.not_ready)
     sort = ask.text("sort") or "name"
     if sort not in SORTS:
         raise Failure(

@@ -69,7 +69,7 @@ class Ask:
         """The client inside the broker that does what is asked, under the name of whoever asks."""
         clients = self.subject.clients
         if self.subject.phase is not Phase.READY or clients is None:
-            raise Failure(503, "not_ready", f"the broker is {self.subject.phase.value}")
+            raise Failure(503, "not_ready", self.subject.not_ready)
         broker: Broker = clients.of(f"http {self.caller.name}")
         return broker
 
@@ -85,7 +85,7 @@ class Ask:
     def find(self, name: str) -> Queue:
         """Return the queue of a name; 404 if there is none."""
         if not self.subject.is_open:
-            raise Failure(503, "not_ready", f"the broker is {self.subject.phase.value}")
+            raise Failure(503, "not_ready", self.subject.not_ready)
         queue = self.subject.store.queues.get(name)
         if queue is None:
             raise Failure(404, "unknown_queue", f"there is no queue {name!r:.200}")

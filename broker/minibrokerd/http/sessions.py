@@ -20,7 +20,7 @@ MOST_LOOKED_AT: Final = 2_000  # messages of one session that are looked at for 
 async def list_sessions(ask: Ask) -> SessionList:
     """Return the clients that there are, those that hold most first."""
     if not ask.subject.is_open:
-        raise Failure(503, "not_ready", f"the broker is {ask.subject.phase.value}")
+        raise Failure(503, "not_ready", ask.subject.not_ready)
     store = ask.subject.store
     most = ask.number("count", 100, MOST_SESSIONS)
     holds = sorted(

@@ -52,6 +52,16 @@ class View:
         return self.phase in (Phase.READY, Phase.DRAINING)
 
     @property
+    def not_ready(self) -> str:
+        """Why it takes no work now, in words."""
+        text = f"the broker is {self.phase.value}"
+        if self.phase is not Phase.STANDBY or not self.active or self.replication is None:
+            return text
+        return (
+            f"{text}: {self.active} leads, and this one is {self.replication().lag_s:.1f} s behind"
+        )
+
+    @property
     def store(self) -> Store:
         """Queues, sessions and deliveries."""
         return self.core.store
