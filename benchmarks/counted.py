@@ -37,6 +37,8 @@ KEYS: Final = 100
 TURNS: Final = [b"key-%04d" % number for number in range(KEYS)]  # one message of each in a frame
 DELAY_MS: Final = 1_000
 SETTLED: Final = 16  # by a frame of who has a prefetch of 32
+PACE: Final = 16  # such frames share a sync, at about 14,000 of them a second
+PACE_S: Final = 0.002  # so that it is due
 RUN: Final = "--run"  # said to the process that is counted
 NOTHING: Final = "nothing"  # the row of what a row costs
 VALGRIND: Final = ("valgrind", "--quiet", "--tool=cachegrind", "--cache-sim=no")
@@ -91,14 +93,18 @@ class Client:
     def __init__(self, settings: dict[str, object]) -> None:
         self.broker = MemoryBroker()
         self.broker.stop_clock()
-        self.broker.loop.time = lambda: 0.0  # else a slow machine looks at timers more often
+        self._now_s = 0.0  # else a slow machine looks at timers more often
+        self.broker.loop.time = lambda: self._now_s
         self._pipe = self.broker.connect(lambda: None, lambda: None)
         self._reader = wire.FrameReader()
         self._sequence = 0
         self._held: deque[list[Run]] = deque()  # what one frame settles each
         self._send({"op": "hello", "protocol": limits.PROTOCOL_VERSION})
         self._send({"op": "queue_set", "queue": "q", "settings": settings}, request=1)
-        for frame in self._reader.feed(self._pipe.read()):
+        welcome, *frames = self._reader.feed(self._pipe.read())
+        if welcome.header.get("through"):
+            self._send({"op": "accept", "through": 1})
+        for frame in frames:
             if frame.header["op"] == "error":
                 raise LookupError("a commit that does not know these settings")
 
@@ -157,9 +163,11 @@ class Client:
             self._say({"op": op, "queue": "q", "runs": len(runs)}, wire.pack_runs(runs))
             self._pipe.read()
 
-    def drain(self, messages: int) -> None:
-        """Ack the oldest `SETTLED` that are held in a frame, until so many are acked."""
-        for _ in range(messages // SETTLED):
+    def drain(self, messages: int, *, paced: bool = False) -> None:
+        """Ack the oldest `SETTLED` that are held in a frame, until so many are acked; `paced`: they are synced."""
+        for number in range(messages // SETTLED):
+            if paced and not number % PACE:
+                self._now_s += PACE_S
             for runs in self.delivered():
                 self._held += frames_of(runs, SETTLED)
             runs = self._held.popleft()
@@ -227,6 +235,16 @@ def count_through(meter: Meter) -> None:
         go(MESSAGES)
 
 
+def count_synced(meter: Meter) -> None:
+    """Count what a consumer of 32 costs whose acks are synced meanwhile, and confirmed."""
+    client = Client({})
+    client.publish(2 * WARM_UP + MESSAGES, 100, {})
+    client.consume(2 * SETTLED)
+    client.drain(WARM_UP, paced=True)
+    with meter.row("deliver, ack and confirm, prefetch 32"):
+        client.drain(MESSAGES, paced=True)
+
+
 def count_delayed(meter: Meter) -> None:
     """Count what a delay costs."""
     client = Client({})
@@ -261,7 +279,7 @@ def run_all(meter: Meter) -> None:
     """Do the work of every row."""
     with meter.row(NOTHING):
         pass
-    for count in (count_steps, count_through, count_delayed, count_consumed):
+    for count in (count_steps, count_through, count_synced, count_delayed, count_consumed):
         count(meter)
 
 

@@ -137,6 +137,12 @@ class Client:
                 return frame
         return None
 
+    def answer_alone(self, sequence: int) -> dict[str, Any]:
+        """Return the confirm of a frame of settlements that lost nothing, as it is where no others share it."""
+        parts = wire.read_payload(self.sent[sequence]).header["parts"]
+        results = [{"lost": 0} for _ in parts]
+        return {"op": "confirm", "results": results, "sequence": sequence, "lost_runs": []}
+
     def pop(self, op: str) -> dict[str, Any]:
         """Take the oldest frame out of the inbox, which must be of this kind."""
         frame = self.inbox.pop(0)

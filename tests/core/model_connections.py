@@ -167,6 +167,10 @@ class Connections(RuleBasedStateMachine):
             self.got[client.session] += frame["messages"]
         elif frame["op"] == "welcome":
             self.welcome = frame
+        elif "through" in frame:
+            assert client.connection % 2, "its client does not know that"
+            for sequence in range(frame["sequence"], frame["through"] + 1):
+                self._arrived(client, client.answer_alone(sequence))
         elif "sequence" in frame:
             sent = self.sent[client.session][frame["sequence"]]
             assert frame["op"] == "confirm", frame
@@ -199,6 +203,8 @@ class Connections(RuleBasedStateMachine):
             self._add(self.world.hello("c"))
 
     def _add(self, client: Client) -> None:
+        if client.connection % 2:
+            client.send(client.frame([{"op": "accept", "through": 1}]))
         self.clients.append(client)
         self.got.setdefault(client.session, [])
         self.sent.setdefault(client.session, {})

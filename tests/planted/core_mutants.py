@@ -10,10 +10,18 @@ DELIVERY_MUTANTS: Final = (
     Mutant(
         "a duplicate's confirm before its batch is synced",
         "core/core.py",
-        "        _confirm(store, frame, outcome.results, outcome.lost, outcome.batch)\n",
-        "        _confirm(store, frame, outcome.results, outcome.lost, 0)\n",
+        "        confirm(store, frame, outcome.results, outcome.lost, outcome.batch)\n",
+        "        confirm(store, frame, outcome.results, outcome.lost, 0)\n",
         ("model",),
         "I1: a frame that is sent twice is confirmed while it can still be lost",
+    ),
+    Mutant(
+        "a confirm speaks of frames of the next batch",
+        "core/verbs/parts.py",
+        "        and earlier.rests_on == rests_on\n",
+        "",
+        ("core/test_core_confirming.py",),
+        "I1: an ack is confirmed while it can still be lost, or never",
     ),
     Mutant(
         "ack matched by message only",

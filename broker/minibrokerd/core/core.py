@@ -67,7 +67,7 @@ from minibrokerd.core.verbs.expiring import expire_some
 from minibrokerd.core.verbs.farewells import end_connection
 from minibrokerd.core.verbs.firing import bytes_of, watch
 from minibrokerd.core.verbs.operations import NAMELESS, SEQUENCE
-from minibrokerd.core.verbs.parts import apply_parts
+from minibrokerd.core.verbs.parts import apply_parts, confirm, confirm_with_others
 from minibrokerd.core.verbs.publishing import enter
 from minibrokerd.core.verbs.takers import note_consumers, wait_no_longer
 from minibrokerd.log.seam import Batch, Digested
@@ -344,7 +344,7 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
                 "id_conflict",
                 f"frame {sequence} came before with other bytes; the first one stands",
             )
-        _confirm(store, frame, outcome.results, outcome.lost, outcome.batch)
+        confirm(store, frame, outcome.results, outcome.lost, outcome.batch)
         return
     if sequence < session.answered_below:
         raise Refused(
@@ -378,7 +378,11 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
     if recorded and not store.effects.has_outcome:
         meta = session.record_of(sequence, store.unix_ms)
         store.emit(meta, lost)
-    _confirm(store, frame, results, lost, rests_on)
+    connection = store.connections[frame.connection]
+    if connection.confirms_many and not lost and rests_on > store.synced:
+        confirm_with_others(store, connection, sequence, results, rests_on)
+    else:
+        confirm(store, frame, results, lost, rests_on)
 
 
 def _is_in_memory(results: list[Result]) -> bool:
@@ -393,16 +397,7 @@ def _unsequenced(store: Store, frame: Frame) -> None:
         raise Broken("only a frame of begin parts may have neither sequence nor request")
     results, lost, rests_on = apply_parts(store, frame)
     if frame.request is not None:
-        _confirm(store, frame, results, lost, rests_on)
-
-
-def _confirm(store: Store, frame: Frame, results: list[Result], lost: bytes, rests_on: int) -> None:
-    header: dict[str, Any] = {"op": "confirm", "results": results}
-    if frame.sequence is not None:
-        header["sequence"] = frame.sequence
-    else:
-        header["request"] = frame.request
-    store.send(frame.connection, rests_on, header, lost)
+        confirm(store, frame, results, lost, rests_on)
 
 
 def error_header(code: str, text: str, retry_ms: int | None, frame: Frame | None) -> dict[str, Any]:

@@ -34,6 +34,7 @@ SERVER_FRAMES: Mapping[str, ServerFrame] = {
                 "cancelled": "resume: so many of these, the first ones, were cancelled; left out: none",
                 "known": "resume: the server still knew this session",
                 "recalls": "true: it asks for messages back from clients that accept that",
+                "through": "true: one confirm answers several frames of clients that accept that",
             },
             ("run",),
             "The connection is open.",
@@ -49,6 +50,8 @@ SERVER_FRAMES: Mapping[str, ServerFrame] = {
                 "the run column), queues (their names, spaces between them), durability. begin and settle: lost "
                 "(entries of the run column that belong to this part: these messages were not settled, code "
                 "lease_lost)",
+                "through": "of the last frame that is answered: all from `sequence` on held settlements that lost "
+                "nothing, and `results` is empty; otherwise left out",
             },
             ("run",),
             "The frame was applied, and is as safe as the durability says.",

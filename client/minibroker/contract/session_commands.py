@@ -50,7 +50,10 @@ SESSION_COMMANDS: Final[tuple[Command, ...]] = (
         "accept",
         _MAIN,
         Answer.REPLY,
-        (whole("recalls", 1, "1: the frame `recall`.", default=0),),
+        (
+            whole("recalls", 1, "1: the frame `recall`.", default=0),
+            whole("through", 1, "1: a `confirm` of several frames.", default=0),
+        ),
         (),
         "The client knows these frames, which a server does not send to others.",
         nameless=True,

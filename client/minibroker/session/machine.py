@@ -261,7 +261,7 @@ class Machine:
         for lost, error in revoked.told(event):
             self.lose(lost, error)
         self.act(self.session.expire(now_ms), now_ms)
-        self.frames += [recalled.ACCEPT] if self.session.recalls else []
+        self.frames += [self.session.accept] if self.session.accept else []
         self.frames += self.declarations.welcomed()
         self.frames += self.session.resend(lambda content: self._gives_up(content, now_ms))
         self.frames += self.session.retry_returned(now_ms)

@@ -11,8 +11,6 @@ from minibroker.session.message import Delivery
 from minibroker.session.settlements import HELD, named_by
 from minibroker.session.subscription import Subscription
 
-ACCEPT = wire.pack_frame({"parts": [{"op": "accept", "recalls": 1}]})
-
 
 def recalled_by(frame: wire.Frame, deliveries: Mapping[int, Delivery]) -> Recalled:
     """Return which messages a frame asks for, of those that are here."""

@@ -21,6 +21,7 @@ from minibroker.contract.errors import (
     ProtocolError,
     error_from_wire,
 )
+from minibroker.session.accepting import accept_of
 from minibroker.session.asking import Requests
 from minibroker.session.delivery import Deliveries, MakeMessage, unpack_delivery
 from minibroker.session.events import (
@@ -73,7 +74,7 @@ class Session:
         self.max_frame_bytes = limits.MAX_FRAME_BYTES
         self.max_message_bytes = limits.MAX_MESSAGE_BYTES
         self.is_open = False
-        self.recalls = False  # the server asks for messages back
+        self.accept = b""  # the frame that says what this client knows of what the server offers
         self.window: Window[Content] = Window()
         self.outbox = Outbox()
         self.requests = Requests()
@@ -314,7 +315,7 @@ class Session:
         self.max_frame_bytes = self.requests.max_frame_bytes = header["max_frame_bytes"]
         self.max_message_bytes = header["max_message_bytes"]
         self.outbox.fit(self.max_frame_bytes)
-        self.recalls = bool(header.get("recalls"))
+        self.accept = accept_of(header)
         self.is_open = True
         runs = wire.unpack_runs(frame.columns)
         lost = named_by(runs[: header.get("lost", 0)], self._resumed)
@@ -326,6 +327,8 @@ class Session:
         header = frame.header
         if "sequence" not in header:
             return None
+        if "through" in header:
+            return self._confirm_many(header["sequence"], header["through"])
         sent = self.window.answer(header["sequence"])
         if sent is None:
             return None
@@ -347,6 +350,18 @@ class Session:
             if lost or part.waiters:
                 events.append(Settled(part, lost))
         return events  # type: ignore[return-value]
+
+    def _confirm_many(self, first: int, last: int) -> list[Event]:
+        """All frames from one to another are answered: settlements that lost nothing."""
+        events: list[Event] = []
+        for content in self.window.answer_all(first, last):
+            if type(content) is not list:
+                raise TypeError(f"{content!r} settles nothing, and needs an answer of its own")
+            for part in content:
+                self._forget_ended(part)
+                if part.waiters:
+                    events.append(Settled(part, ()))
+        return events
 
     def _done(
         self,

@@ -72,6 +72,13 @@ class Window(Generic[Content]):
         self.next_sequence += 1
         self.size += len(frame)
 
+    def answer_all(self, first: int, last: int) -> list[Content]:
+        """Take out the frames from one to another, and return what they carried; ValueError: too many."""
+        if last - first >= limits.MAX_UNANSWERED_FRAMES:
+            raise ValueError(f"an answer to {last - first + 1} frames")
+        answered = [self.answer(sequence) for sequence in range(first, last + 1)]
+        return [sent.content for sent in answered if sent is not None]
+
     def answer(self, sequence: int) -> Sent[Content] | None:
         """Take out and return the frame with this sequence; None if it was given up before."""
         sent = self._sent.pop(sequence, None)

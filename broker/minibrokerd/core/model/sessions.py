@@ -10,6 +10,7 @@ from itertools import takewhile
 
 from minibroker.contract import limits
 from minibrokerd.core.model.deliveries import Consumer, Delivery
+from minibrokerd.core.model.effects import Outgoing
 from minibrokerd.core.model.footprints import OUTCOME_OBJECT_BYTES
 from minibrokerd.core.model.inputs import Scope
 from minibrokerd.core.model.records import FrameMeta
@@ -189,6 +190,9 @@ class Connection:
 
     __slots__ = (
         "asked",
+        "confirm",
+        "confirmed",
+        "confirms_many",
         "consumers",
         "id",
         "main",
@@ -220,6 +224,10 @@ class Connection:
             False  # its client's loop stands still: the attached connection gave its buffer back
         )
         self.recalls = False  # its client gives back what it is asked for
+        self.confirms_many = False  # its client knows an answer to several frames
+        # The answer to settlements that was given last, which others of the same batch may share; and up to which.
+        self.confirm: Outgoing | None = None
+        self.confirmed = 0
         self.resting = False  # its client is paused
         self.walks = 0  # requests of it that are being worked on, in steps
         self.room = limits.OUTPUT_SOFT_BYTES  # what it may get before the shell has a turn to write

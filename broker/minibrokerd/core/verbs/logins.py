@@ -151,6 +151,7 @@ def _welcome(
         "lost": len(lost),
         "known": known,
         "recalls": True,
+        "through": True,
     }
     cancelled = [
         run for run in lost if store.kept.get(store, CANCELLED, (run[1], run[2])) == (run[0],)

@@ -2,12 +2,12 @@
 
 A frame that publishes and does more, or says so, is a step: all of it happens, or nothing. Its records are in one
 batch, which the log has as a whole or not at all; and its settlements must hold what they name, where those of
-another frame say what they lost and do the rest.
+another frame say what they lost and do the rest. Last it gets its answer, or a share of one.
 """
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from minibroker.contract import limits
 from minibroker.contract.wire import pack_runs
@@ -16,12 +16,14 @@ from minibrokerd.core.model.deliveries import Run
 from minibrokerd.core.model.inputs import NEEDS_ROOM, Frame
 from minibrokerd.core.model.noting import bytes_of_ends
 from minibrokerd.core.model.refusals import Broken, Refused
-from minibrokerd.core.model.sessions import Result
+from minibrokerd.core.model.sessions import Connection, Result
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs.chaining import check_count, named_by
 from minibrokerd.core.verbs.settling import Settlement
 from minibrokerd.core.verbs.uniqueness import bytes_of_names
 from minibrokerd.log.sizes import PUBLISH_OVERHEAD_BYTES
+
+SETTLED: Final = {"lost": 0}  # the result of a part that settled all that it names
 
 
 def apply_parts(store: Store, frame: Frame) -> tuple[list[Result], bytes, int]:
@@ -39,6 +41,39 @@ def apply_parts(store: Store, frame: Frame) -> tuple[list[Result], bytes, int]:
         raise Broken(f"{row.op} has no place in a frame with a sequence")
     result, lost, rests_on = row.apply(row.check(store, frame, part, frame, None))
     return [result], pack_runs(lost) if lost else b"", rests_on
+
+
+def confirm(store: Store, frame: Frame, results: list[Result], lost: bytes, rests_on: int) -> None:
+    """Answer a frame alone, by its sequence or its request number."""
+    header: dict[str, Any] = {"op": "confirm", "results": results}
+    if frame.sequence is not None:
+        header["sequence"] = frame.sequence
+    else:
+        header["request"] = frame.request
+    store.send(frame.connection, rests_on, header, lost)
+
+
+def confirm_with_others(
+    store: Store, connection: Connection, sequence: int, results: list[Result], rests_on: int
+) -> None:
+    """Answer a frame that lost nothing; if it settles only, its answer may be that of the frames before it.
+
+    That one has not left if it rests on the same batch: it leaves when the batch is synced, and what comes then
+    rests on a later one.
+    """
+    earlier, is_plain = connection.confirm, results == [SETTLED] * len(results)
+    if (
+        is_plain
+        and earlier is not None
+        and earlier.rests_on == rests_on
+        and connection.confirmed + 1 == sequence
+    ):
+        earlier.header["through"] = connection.confirmed = sequence
+        earlier.header["results"] = ()
+        return
+    store.send(connection.id, rests_on, {"op": "confirm", "results": results, "sequence": sequence})
+    connection.confirm = store.effects.outgoing[-1] if is_plain else None
+    connection.confirmed = sequence
 
 
 def _apply_several(store: Store, frame: Frame) -> tuple[list[Result], bytes, int]:

@@ -399,7 +399,9 @@ def queue_delete(store: Store, frame: Frame, part: Any) -> None:
 
 def accept(store: Store, frame: Frame, part: Any) -> None:
     """Note which frames a client knows that others may not."""
-    store.connections[frame.connection].recalls = bool(part.recalls)
+    connection = store.connections[frame.connection]
+    connection.recalls = bool(part.recalls)
+    connection.confirms_many = bool(part.through)
     if frame.request is not None:
         store.reply(frame.connection, frame.request, 0, {})
 
