@@ -55,7 +55,9 @@ def test_those_that_were_answered_before_are_passed_over() -> None:
 @pytest.mark.parametrize(
     ("first", "last"), [(2, 2 + limits.MAX_UNANSWERED_FRAMES), (1, 2**63), ("2", 3), (2, None)]
 )
-def test_an_answer_to_more_than_there_can_be_ends_the_connection(first: object, last: object) -> None:
+def test_an_answer_to_more_than_there_can_be_ends_the_connection(
+    first: object, last: object
+) -> None:
     """At once: nobody counts up to what it claims."""
     world = settled()
     world.peer.send({"op": "confirm", "sequence": first, "through": last, "results": []})
