@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import atexit
 import errno
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from log_world import NOW_MS, PATIENCE_SECONDS, UNIX_MS, FaultyOps, record
@@ -146,7 +146,7 @@ class OnStream:
     def crash(self, log: Log) -> None:
         """Leave without a word."""
         assert isinstance(log, JetStreamLog)
-        log._is_over = True  # its connection ends when the test does
+        log._appender.is_closed = True  # its connection ends when the test does
 
     def fail_next(self, log: Log) -> bool:
         """That is tried on the simulated stream."""
@@ -158,13 +158,19 @@ class InStream:
 
     def __init__(self, path: Path) -> None:
         self.stream = SimStream(Random(1))
+        self._begun: set[asyncio.Task[None]] = set()
 
     def open(self) -> JetStreamLog:
         """Return a log in the stream, as of another broker each time."""
         return JetStreamLog("simulated", self._connect, "a test", SEGMENT_BYTES)
 
     async def _connect(self) -> Connection:
-        return self.stream.connect(self._turn)
+        return self.stream.connect(self._turn, self._spawn)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._begun.add(task)
+        task.add_done_callback(self._begun.discard)
 
     async def _turn(self) -> None:
         self.stream.tick()
@@ -173,7 +179,7 @@ class InStream:
     def crash(self, log: Log) -> None:
         """Whatever it has sent may still arrive; it hears of nothing more."""
         assert isinstance(log, JetStreamLog)
-        log._is_over = True
+        log._appender.is_closed = True
         for task in log._tasks:
             task.cancel()
 

@@ -64,8 +64,8 @@ STANDING_MUTANTS: Final = (
     Mutant(
         "an idle broker does not look whether it still leads",
         LOG,
-        "        if found and fence.position == position and not self._works:\n",
-        "        if found and fence.position < position and not self._works:\n",
+        "        if found and fence.position == position and self._appender.is_at_rest:\n",
+        "        if found and fence.position < position and self._appender.is_at_rest:\n",
         STANDING,
         "T4: it goes on handing out what another one hands out, too",
     ),
@@ -164,7 +164,7 @@ STANDING_MUTANTS: Final = (
     Mutant(
         "what was appended since takes no room",
         LOG,
-        "                self._space.appended(size_bytes)\n",
+        "        self._space.appended(sum(map(len, parts)))\n",
         "",
         ("replicated/test_full_stream.py::test_publishes_are_refused_while_the_rest_goes_on",),
         "between two looks more is granted than there is",

@@ -8,6 +8,7 @@ from mutant import Mutant
 
 FENCE: Final = "replicated/leading.py"
 LOG: Final = "replicated/log.py"
+APPENDER: Final = "replicated/appender.py"
 STREAMS: Final = ("streams",)
 SPOOL: Final = ("replicated/test_spool.py",)
 CONFORMANCE: Final = ("log/test_log_conformance.py",)
@@ -98,11 +99,11 @@ STREAM_MUTANTS: Final = (
     Mutant(
         "the parts of an append are sent one by one",
         FENCE,
-        "            outcome = await self.stream.append(parts, self.position)\n            if",
-        "            for index, part in enumerate(parts):\n"
-        "                outcome = await self.stream.append([part], self.position + index)\n"
-        "                if not isinstance(outcome, Acked):\n"
-        "                    break\n"
+        "                outcome = await self.stream.append(parts, self.position)\n            if",
+        "                for index, part in enumerate(parts):\n"
+        "                    outcome = await self.stream.append([part], self.position + index)\n"
+        "                    if not isinstance(outcome, Acked):\n"
+        "                        break\n"
         "            if",
         STREAMS,
         "whole: an append is stored in part",
@@ -110,14 +111,9 @@ STREAM_MUTANTS: Final = (
     Mutant(
         "two appends are in flight",
         FENCE,
-        "            outcome = await self.stream.append(parts, self.position)\n            if",
-        "            first = self.stream.append(parts, self.position)\n"
-        "            try:\n"
-        "                first.send(None)\n"
-        "            except StopIteration:\n"
-        "                pass\n"
-        "            outcome = await self.stream.append(parts, self.position + len(parts))\n"
-        "            if",
+        "        self.stream.begin(parts, self.position, told)\n",
+        "        self.stream.begin(parts, self.position, lambda outcome: None)\n"
+        "        self.stream.begin(parts, self.position + len(parts), told)\n",
         STREAMS,
         "once, or fence: numbers are compared, so the second fits behind whatever came before it",
     ),
@@ -172,20 +168,20 @@ STREAM_MUTANTS: Final = (
     Mutant(
         "a stream is trimmed before its checkpoint is stored",
         LOG,
-        "        self._stamp = now_ms, unix_ms\n        self._put(\n            self._state(Kind.MARKER",
+        "        self._stamp = now_ms, unix_ms\n        self._appender.put(\n            self._state(Kind.MARKER",
         "        self._stamp = now_ms, unix_ms\n"
         "        assert self._fence is not None\n"
         "        self._spawn(self._purge(self._fence, history.log_start, done))\n"
-        "        self._put(\n            self._state(Kind.MARKER",
+        "        self._appender.put(\n            self._state(Kind.MARKER",
         ("replicated/test_log_in_storms.py",),
         "a crash in between leaves a log that says it begins where nothing is",
     ),
     Mutant(
         "a deposed broker goes on",
-        LOG,
-        "        except Overtaken as overtaken:\n            self._fail(",
+        APPENDER,
+        "        except Overtaken as overtaken:\n            self._on_failed(",
         "        except Overtaken as overtaken:\n"
-        "            self._jobs.popleft()[1](0)\n            return\n            self._fail(",
+        "            self._jobs.popleft()[1](0)\n            return\n            self._on_failed(",
         CONFORMANCE,
         "what another one refused is confirmed",
     ),
@@ -230,5 +226,29 @@ STREAM_MUTANTS: Final = (
         "if name < log_start]",
         SPOOL,
         "given up: what lives is nowhere",
+    ),
+    Mutant(
+        "what was begun and not acked is taken for stored",
+        FENCE,
+        "            self.position = outcome.sequence\n            return True\n        return False\n",
+        "            self.position = outcome.sequence\n        return True\n",
+        STREAMS,
+        "durable: what was confirmed never came to the stream",
+    ),
+    Mutant(
+        "what was begun and not acked is appended again",
+        APPENDER,
+        "self._epoch_record, outcome)\n",
+        "self._epoch_record)\n",
+        CONFORMANCE,
+        "what was stored refuses its repetition, and the broker ends though nobody overtook it",
+    ),
+    Mutant(
+        "an append is sent while another one is in flight",
+        APPENDER,
+        "        if not self._is_busy:\n            self._begin()\n",
+        "        self._begin()\n",
+        CONFORMANCE,
+        "it expects what the one before expects, and is refused",
     ),
 )

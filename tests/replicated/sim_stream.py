@@ -8,10 +8,10 @@ is a moment, and whoever waits for an answer waits so many of them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from minibrokerd.replicated.stream import (
     Acked,
@@ -110,10 +110,14 @@ class SimStream:
         """What the entries take."""
         return sum(len(entry.body) + BESIDE_BYTES for entry in self.entries)
 
-    def connect(self, turn: Callable[[], Awaitable[object]]) -> Connection:
-        """Return a connection, whose calls wait by `turn`."""
+    def connect(
+        self,
+        turn: Callable[[], Awaitable[object]],
+        spawn: Callable[[Coroutine[Any, Any, None]], object] | None = None,
+    ) -> Connection:
+        """Return a connection, whose calls wait by `turn`; `spawn` has what was begun go on beside its caller."""
         self._connections += 1
-        return Connection(self, self._connections, turn)
+        return Connection(self, self._connections, turn, spawn)
 
     def copy(self) -> SimStream:
         """Return a stream with what is committed here, and without faults."""
@@ -295,28 +299,79 @@ class SimStream:
             self.elections += 1
 
 
+class Begun(Coroutine[Any, Any, None]):
+    """A coroutine that is made when it is first stepped: nobody misses one whose broker died before."""
+
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._make = make
+        self._made: Coroutine[Any, Any, None] | None = None
+
+    def _coroutine(self) -> Coroutine[Any, Any, None]:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def send(self, value: Any) -> Any:
+        """Step it."""
+        return self._coroutine().send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """End it by an error."""
+        return self._coroutine().throw(*error)
+
+    def close(self) -> None:
+        """End it."""
+        if self._made is not None:
+            self._made.close()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Wait for it."""
+        return self._coroutine().__await__()
+
+
 class Connection:
     """One broker's connection; see `Stream`."""
 
     def __init__(
-        self, stream: SimStream, number: int, turn: Callable[[], Awaitable[object]]
+        self,
+        stream: SimStream,
+        number: int,
+        turn: Callable[[], Awaitable[object]],
+        spawn: Callable[[Coroutine[Any, Any, None]], object] | None,
     ) -> None:
         self.name = "simulated"
         self.beside = ""
         self.number = number
         self._stream = stream
         self._turn = turn
+        self._spawn = spawn
 
     async def append(
         self, parts: Sequence[bytes], expected: int, *, is_epoch: bool = False
     ) -> Outcome:
         """Send, and wait for so long."""
-        message = self._stream.send(parts, expected, self.number, is_epoch=is_epoch)
+        return await self._answer(
+            self._stream.send(parts, expected, self.number, is_epoch=is_epoch)
+        )
+
+    async def _answer(self, message: Message) -> Outcome:
         for _ in range(ANSWER_TICKS):
             await self._turn()
             if message.outcome is not None:
                 return message.outcome
         return Unknown("timed out")
+
+    def begin(
+        self, parts: Sequence[bytes], expected: int, told: Callable[[Outcome], object]
+    ) -> None:
+        """Send, and tell later."""
+        message = self._stream.send(parts, expected, self.number, is_epoch=False)
+
+        async def tell() -> None:
+            told(await self._answer(message))
+
+        assert self._spawn is not None, "who begins something says who has it go on"
+        self._spawn(Begun(tell))
 
     async def read(self, first: int, most_bytes: int) -> list[Entry]:
         """Ask some server."""

@@ -16,7 +16,7 @@ from sim_stream import NO_FAULTS, Connection, Faults, SimStream
 from sim_turns import turn
 
 from minibrokerd.replicated.leading import Fence, Overtaken
-from minibrokerd.replicated.stream import EntriesGone, Entry, Info, StreamAway
+from minibrokerd.replicated.stream import EntriesGone, Entry, Info, Outcome, StreamAway
 
 STEPS: Final = 2_500
 CALM_STEPS: Final = 6_000  # after the faults, in which somebody has to confirm something
@@ -41,7 +41,8 @@ class Broker:
     def __init__(self, world: World, number: int) -> None:
         self.world = world
         self.number = number
-        self.connection: Connection = world.stream.connect(turn)
+        self.begun: list[Coroutine[Any, Any, None]] = []  # goes on while it waits for something
+        self.connection: Connection = world.stream.connect(turn, self._spawn)
         self.fence = Fence(self.connection, self._is_own, pause)
         self.leads = False
         self.is_over = False
@@ -50,6 +51,10 @@ class Broker:
         self._epochs = 0
         self._log_start = 1
         self.run: Coroutine[Any, Any, None] = self._run()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        work.send(None)
+        self.begun.append(work)
 
     def _is_own(self, entry: Entry) -> bool:
         return entry.is_epoch and owner_of(entry) == self.number
@@ -99,12 +104,22 @@ class Broker:
         self.confirmed += 1
         name = b"%d:%d" % (self.number, self.confirmed)
         parts = [b"%s/%d" % (name, index) for index in range(random.choice((1, 1, 1, 3)))]
-        await self.fence.append(parts, self._epoch_record)
+        outcome = await self._begin(parts) if random.random() < 0.7 else None
+        if outcome is None or not self.fence.was_acked(outcome):
+            await self.fence.append(parts, self._epoch_record, outcome)
         self.world.confirmed(self, parts, self.fence.position)
         if random.random() < 0.1:
             await self._trim(random.randrange(self._log_start, self.fence.position + 1))
         if random.random() < 0.3:
             await pause(random.random())
+
+    async def _begin(self, parts: list[bytes]) -> Outcome:
+        """Append as a log does at first, without a wait of its own."""
+        outcomes: list[Outcome] = []
+        self.fence.begin(parts, outcomes.append)
+        while not outcomes:
+            await turn()
+        return outcomes[0]
 
     async def _trim(self, log_start: int) -> None:
         record = b"%d:start %d, %d" % (self.number, log_start, self.confirmed)
@@ -191,6 +206,11 @@ class World:
 
     def _go(self, broker: Broker) -> None:
         try:
+            for begun in list(broker.begun):
+                try:
+                    begun.send(None)
+                except StopIteration:
+                    broker.begun.remove(begun)
             broker.run.send(None)
         except StopIteration:
             broker.is_over = True
@@ -286,6 +306,7 @@ def worlds(seed: int, count: int, kind: type[Broker] = Broker) -> list[World]:
             raise Broken(f"seed={number} {broken}") from broken
         finally:
             for broker in world.brokers:
-                broker.run.close()
+                for work in (broker.run, *broker.begun):
+                    work.close()
         done.append(world)
     return done

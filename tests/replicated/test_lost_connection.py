@@ -37,7 +37,7 @@ async def test_an_append_on_a_connection_that_is_lost_is_unknown_at_once(
     await stream.open()
     try:
         assert await stream.append([b"a"], 0) == Acked(1)
-        monkeypatch.setattr("minibrokerd.replicated.nats_stream.APPEND_S", 3_600.0)
+        monkeypatch.setattr("minibrokerd.replicated.nats_appends.APPEND_S", 3_600.0)
         node.signal(signal.SIGSTOP)
         append = asyncio.ensure_future(stream.append([b"b"], 1))
         await asyncio.sleep(0)  # it is on its way

@@ -47,7 +47,8 @@ class StreamTime:
 
     async def connect(self) -> Connection:
         """Return a connection of one more broker."""
-        connection = self.stream.connect(self.turn)
+        spawn = asyncio.get_running_loop().create_task
+        connection = self.stream.connect(self.turn, spawn)
         connection.beside = self.beside
         return connection
 

@@ -135,7 +135,7 @@ class StreamWorld(World):
         )
 
     def _is_safe(self) -> bool:
-        return self.broker is None or not self.broker.log._jobs
+        return self.broker is None or not self.broker.log._appender._jobs
 
     def _heal(self) -> None:
         self.stream.faults = NO_FAULTS

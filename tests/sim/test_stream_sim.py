@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
-from sim_stream_log import SimulatedStreamLog
 from stream_sim import StreamWorld
 
+from minibrokerd.replicated.appender import Appender
 from minibrokerd.replicated.leading import Fence
 from minibrokerd.replicated.stream import Entry
 
@@ -47,13 +47,17 @@ def test_a_world_on_a_stream_is_one_history(seed: int) -> None:
 def test_a_log_that_confirms_before_the_stream_does_is_caught(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    put = SimulatedStreamLog._put
+    put = Appender.put
 
-    def hasty(log: SimulatedStreamLog, parts: list[bytes], done: object) -> None:
-        put(log, parts, lambda size: None)
-        log._soon(lambda: done(sum(map(len, parts))))  # type: ignore[operator]
+    def hasty(appender: Appender, parts: list[bytes], done: Callable[[int], object]) -> None:
+        put(appender, parts, lambda size: None)
 
-    monkeypatch.setattr(SimulatedStreamLog, "_put", hasty)
+        async def confirm() -> None:
+            done(sum(map(len, parts)))
+
+        appender._spawn(confirm())
+
+    monkeypatch.setattr(Appender, "put", hasty)
     assert caught(40, "I1", "I7")
 
 

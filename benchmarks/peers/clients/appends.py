@@ -12,7 +12,7 @@ import json
 import nats
 from benchmarks.peers.client import Seen
 
-from minibrokerd.replicated.nats_stream import EXPECTED, NatsStream
+from minibrokerd.replicated.nats_stream import NatsStream
 from minibrokerd.replicated.stream import Acked
 from minibrokerd.replicated.stream_address import parse
 
@@ -50,7 +50,7 @@ class Client:
             assert isinstance(outcome, Acked), outcome
             self._last = outcome.sequence
         else:
-            headers = {EXPECTED: str(self._last)}
+            headers = {"Nats-Expected-Last-Sequence": str(self._last)}
             subject = self._address.record_subject
             answer = await self._nats.request(subject, body, timeout=5, headers=headers)
             self._last = json.loads(answer.data)["seq"]

@@ -117,10 +117,30 @@ class Fence:
 
     # -- leading ------------------------------------------------------------------------------------
 
-    async def append(self, parts: Sequence[bytes], epoch_record: Callable[[], bytes]) -> int:
+    def begin(self, parts: Sequence[bytes], told: Callable[[Outcome], object]) -> None:
+        """Append behind our position, without waiting: `told(outcome)` follows.
+
+        That one asks `was_acked` what it means; if it was not, `append` goes on from there, which may take long.
+        """
+        self.stream.begin(parts, self.position, told)
+
+    def was_acked(self, outcome: Outcome) -> bool:
+        """Return whether the append that was begun is stored for certain."""
+        if isinstance(outcome, Acked):
+            self.position = outcome.sequence
+            return True
+        return False
+
+    async def append(
+        self,
+        parts: Sequence[bytes],
+        epoch_record: Callable[[], bytes],
+        outcome: Outcome | None = None,
+    ) -> int:
         """Append behind our position; return when that is acked, the sequence of the first part.
 
-        `epoch_record` makes the body of an epoch record, in case that one is needed to find out.
+        `epoch_record` makes the body of an epoch record, in case that one is needed to find out. `outcome` is what
+        was told of these parts, if they were begun.
 
         Raises:
             Overtaken: another broker leads; whether this was stored is not known, and need not be.
@@ -128,9 +148,9 @@ class Fence:
         pause_s = PAUSE_S
         while True:
             first = self.position + 1
-            outcome = await self.stream.append(parts, self.position)
-            if isinstance(outcome, Acked):
-                self.position = outcome.sequence
+            if outcome is None:
+                outcome = await self.stream.append(parts, self.position)
+            if self.was_acked(outcome):
                 return first
             if isinstance(outcome, Refused) and outcome.last > self.position:
                 raise Overtaken(f"an append was refused, entry {outcome.last} is there")
@@ -143,6 +163,7 @@ class Fence:
                     raise Overtaken(f"entry {gone.wanted} was trimmed already") from gone
             else:
                 pause_s = await self._wait(outcome, pause_s)
+            outcome = None
 
     async def _was_stored(self, parts: Sequence[bytes], epoch_record: Callable[[], bytes]) -> bool:
         """Find out what an append came to that had no answer: whether it is there, or can never come."""

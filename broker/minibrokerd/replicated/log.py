@@ -11,7 +11,6 @@ import asyncio
 import os
 import socket
 import threading
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -29,6 +28,7 @@ from minibrokerd.log.seam import Batch, Place, Record, Room, SegmentStore
 from minibrokerd.log.sizes import LARGEST
 from minibrokerd.process.logs import OwnText, events
 from minibrokerd.replicated.apart import APART_S, keep_apart
+from minibrokerd.replicated.appender import Appender
 from minibrokerd.replicated.entries import Statement, encoded, new_owner, run_of
 from minibrokerd.replicated.failures import AnotherLeads
 from minibrokerd.replicated.history import STRETCH_BYTES, History
@@ -71,7 +71,9 @@ class JetStreamLog:
         self.history = History(name, stretch_bytes)
         self.back = ReadingBack(name, self.history.places, spool)
         self.read = self.back.read
-        self.back.stream = lambda: self._fence.stream if self._fence and not self._is_over else None
+        self.back.stream = lambda: (
+            self._fence.stream if self._fence and not self._appender.is_closed else None
+        )
         if spool is not None:
             self.history.keep = (
                 spool.put_soon
@@ -92,11 +94,9 @@ class JetStreamLog:
         self._fence: Fence | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
-        self._jobs: deque[tuple[list[bytes], Callable[[int], object]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._under_way = False  # a batch of the engine is
-        self._works = False  # somebody appends what is in `_jobs`
-        self._is_over = False
+        self._appender = Appender(self._claim_again, self._spawn, self._stored, self._fail)
         self._appended_s = 0.0
         self._stalled = Stalls(name)
         self._stamp = (0, 0)
@@ -179,7 +179,6 @@ class JetStreamLog:
         self.epoch, self.next_number = self.history.epoch, self.history.number + 1
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._stamp = now_ms, unix_ms
-        self._works = True  # until there is a connection
         self._spawn(self._connect())
         self._loop.call_later(LOOK_S, self._look)
         self._loop.call_soon(self._beat)
@@ -222,7 +221,7 @@ class JetStreamLog:
 
     async def _connect(self) -> None:
         assert self._taking is not None
-        while not self._is_over:
+        while not self._appender.is_closed:
             try:
                 stream = await self._open_stream()
             except LogError as error:
@@ -234,7 +233,7 @@ class JetStreamLog:
             self._taking.hand_over()
             self._stay_apart()
             await self._measure(self._fence)
-            await self._work()
+            self._appender.open(self._fence)
             return
 
     # -- appending ----------------------------------------------------------------------------------
@@ -243,11 +242,11 @@ class JetStreamLog:
         """Append one batch; `on_synced(batch.number)` follows. The servers are too far away to be waited for."""
         assert batch.number >= self.next_number, "numbers grow"
         assert not self._under_way, "one batch at a time"
-        if self._is_over:
+        if self._appender.is_closed:
             return False
         if expected != self.next_number - 1:  # the stream has the fence; this one is our own
             what = f"batch {expected} was expected to be the last, and {self.next_number - 1} is"
-            self._is_over = True
+            self._appender.is_closed = True
             self._soon(partial(self._on_failed, AnotherLeads(self.name, 0, what)))
             return False
         self._under_way = True
@@ -256,7 +255,7 @@ class JetStreamLog:
         self.history.number = batch.number
         parts = self._encoded(batch.records, Kind.DATA, batch.number, batch.now_ms, batch.unix_ms)
         self._under_way_bytes = sum(map(len, parts))
-        self._put(parts, partial(self._synced, batch.number))
+        self._appender.put(parts, partial(self._synced, batch.number))
         return False
 
     @property
@@ -274,40 +273,20 @@ class JetStreamLog:
             number, self.next_number = self.next_number, self.next_number + 1
             self.history.number = number
             parts += self._encoded(batch.records, Kind.DATA, number, batch.now_ms, batch.unix_ms)
-        self._put(parts, done)
+        self._appender.put(parts, done)
 
     def state(self, more: str, done: Callable[[int], object]) -> None:
         """Append a checkpoint that says `more` of the log; `done` follows."""
         says = Statement(FORMAT_VERSION, self.history.log_start, self.session_key, more)
         number = self.history.number
-        self._put(self._encoded([says.record()], Kind.MARKER, number, *self._stamp), done)
+        self._appender.put(self._encoded([says.record()], Kind.MARKER, number, *self._stamp), done)
 
-    def _put(self, parts: list[bytes], done: Callable[[int], object]) -> None:
-        self._jobs.append((parts, done))
-        if not self._works:
-            self._works = True
-            self._spawn(self._work())
-
-    async def _work(self) -> None:
-        """Append what is there, one after the other."""
-        fence = self._fence
-        assert fence is not None
-        try:
-            while self._jobs and not self._is_over:
-                parts, done = self._jobs[0]
-                first = await fence.append(parts, self._claim_again)
-                self._appended_s = monotonic()
-                self._landed_at = self.history.note(first, parts)
-                self.history.flush()
-                self._stalled.goes_on()
-                self._jobs.popleft()
-                size_bytes = sum(map(len, parts))
-                self._space.appended(size_bytes)
-                done(size_bytes)
-        except Overtaken as overtaken:
-            self._fail(AnotherLeads(self.name, fence.position, overtaken.what))
-        finally:
-            self._works = False
+    def _stored(self, first: int, parts: list[bytes]) -> None:
+        self._appended_s = monotonic()
+        self._landed_at = self.history.note(first, parts)
+        self.history.flush()
+        self._stalled.goes_on()
+        self._space.appended(sum(map(len, parts)))
 
     def _claim_again(self) -> bytes:
         """Return an epoch record of a broker that leads, and has to find out what an append came to."""
@@ -321,8 +300,10 @@ class JetStreamLog:
         self._on_synced(number)
 
     def _fail(self, error: BaseException) -> None:
-        if not self._is_over:
-            self._is_over = True
+        if not self._appender.is_closed:
+            self._appender.is_closed = True
+            if isinstance(error, Overtaken):
+                error = AnotherLeads(self.name, self.position, error.what)
             self._on_failed(error)
 
     def _soon(self, callback: Callable[[], object]) -> None:
@@ -349,9 +330,13 @@ class JetStreamLog:
 
     def _look(self) -> None:
         """Now and then: a broker that has nothing to append finds out all the same that it does not lead."""
-        if self._is_over or self._loop is None:
+        if self._appender.is_closed or self._loop is None:
             return
-        if not self._works and self._fence is not None and monotonic() - self._appended_s > LOOK_S:
+        if (
+            self._appender.is_at_rest
+            and self._fence is not None
+            and monotonic() - self._appended_s > LOOK_S
+        ):
             self._spawn(self._look_behind(self._fence))
             if monotonic() - self._asked_info_s > (LOOK_S if self._space.is_limited else INFO_S):
                 self._spawn(self._measure(self._fence))
@@ -359,7 +344,7 @@ class JetStreamLog:
 
     def _beat(self) -> None:
         """Say that this broker leads, as often as those that stand by expect it."""
-        if self._is_over or self._loop is None:
+        if self._appender.is_closed or self._loop is None:
             return
         if self._fence is not None:
             word = replace(self._word, end=self._fence.position)
@@ -367,7 +352,7 @@ class JetStreamLog:
         self._loop.call_later(BEAT_S, self._beat)
 
     def _stay_apart(self) -> None:
-        if self._is_over or self._loop is None or self._fence is None:
+        if self._appender.is_closed or self._loop is None or self._fence is None:
             return
         self._spawn(self._look_around(self._fence.stream))
         self._loop.call_later(APART_S, self._stay_apart)
@@ -384,7 +369,7 @@ class JetStreamLog:
         except EntriesGone as gone:
             self._fail(AnotherLeads(self.name, position, f"entry {gone.first} is there"))
             return
-        if found and fence.position == position and not self._works:
+        if found and fence.position == position and self._appender.is_at_rest:
             self._fail(AnotherLeads(self.name, position, "an entry is there"))
 
     def replication(self) -> Replication:
@@ -409,7 +394,11 @@ class JetStreamLog:
             self._space.told(await fence.stream.info())
         except StreamAway:
             return
-        if self._is_full and not self._is_over and self._space.has_room(self._under_way_bytes):
+        if (
+            self._is_full
+            and not self._appender.is_closed
+            and self._space.has_room(self._under_way_bytes)
+        ):
             self._is_full = False
             self._on_room()
 
@@ -430,7 +419,7 @@ class JetStreamLog:
         history = self.history
         history.log_start = history.stretches.give_up(upto)
         self._stamp = now_ms, unix_ms
-        self._put(
+        self._appender.put(
             self._state(Kind.MARKER, 0, history.log_start),
             partial(self._trimmed, history.log_start, done),
         )
@@ -443,7 +432,7 @@ class JetStreamLog:
 
     async def _purge(self, fence: Fence, log_start: int, done: Callable[[], None]) -> None:
         # Behind the end the numbering would jump; what is not purged now goes with the next stretch.
-        if log_start <= fence.position and not self._is_over:
+        if log_start <= fence.position and not self._appender.is_closed:
             try:
                 await fence.stream.purge(log_start)
                 await self._measure(fence)
@@ -459,7 +448,7 @@ class JetStreamLog:
         assert loop is not None, "not led"
         self._stamp = now_ms, unix_ms
         if threading.get_ident() == self._thread:
-            self._is_over = True
+            self._appender.is_closed = True
             if self._taking is not None:
                 self._taking.hand_over()
             return  # before the port was open: the next start finds the log as after a crash, and nothing in it
@@ -472,18 +461,21 @@ class JetStreamLog:
 
     async def abandon(self) -> None:
         """Let go of everything without a footer, as a crash would, once what is under way has its answer."""
-        self._is_over = True
+        self._appender.is_closed = True
         if self._taking is not None:
             self._taking.hand_over()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._appender.answered()
         if self._fence is not None:
             await self._fence.stream.close()
 
     async def _close(self) -> None:
         written = asyncio.Event()
-        self._put(self._state(Kind.FOOTER, 0, self.history.log_start), lambda size: written.set())
+        self._appender.put(
+            self._state(Kind.FOOTER, 0, self.history.log_start), lambda size: written.set()
+        )
         await written.wait()
-        self._is_over = True
+        self._appender.is_closed = True
         if self._fence is not None:
             stream = self._fence.stream
             with suppress(TimeoutError):

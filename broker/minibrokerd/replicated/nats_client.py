@@ -1,9 +1,9 @@
-"""How a client of nats-py is made, and waited for until it is connected."""
+"""The client of nats-py that a stream is used by, and how it connects."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from minibrokerd.replicated.failures import NoClient
@@ -12,24 +12,40 @@ from minibrokerd.replicated.stream_address import StreamAddress
 
 
 def new_client(address: StreamAddress) -> tuple[Any, type[Exception]]:
-    """Return a client that is not connected, and what its errors are; NoClient."""
+    """Return a client that is not connected, and what its errors are.
+
+    The message whose subject is `awaited` is handed to `on_awaited(data, headers)` while it is read.
+
+    Raises:
+        NoClient: nats-py is not installed.
+    """
     try:
         from nats import errors
         from nats.aio.client import Client
     except ImportError as error:
         raise NoClient from error
 
-    class Checked(Client):  # type: ignore[misc]  # what it is made of is not typed
-        """Says nothing of who asks to a server that does not encrypt, if it should."""
+    class OfStream(Client):  # type: ignore[misc]  # what it is made of is not typed
+        awaited = b""
+        on_awaited: Callable[[bytes, bytes | None], object]
 
         async def _process_info(
             self, info: dict[str, Any], initial_connection: bool = False
         ) -> None:
+            """Say nothing of who asks to a server that does not encrypt, if it should."""
             if address.tls and initial_connection and not info.get("tls_required"):
                 raise errors.Error(PLAIN)
             await super()._process_info(info, initial_connection)
 
-    return Checked(), errors.Error
+        async def _process_msg(
+            self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
+        ) -> None:
+            if subject == self.awaited:
+                self.on_awaited(data, headers)
+            else:
+                await super()._process_msg(sid, subject, reply, data, headers)
+
+    return OfStream(), errors.Error
 
 
 async def unless(

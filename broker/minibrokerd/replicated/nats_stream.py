@@ -1,16 +1,10 @@
-"""The stream of `stream.py` on NATS JetStream, by nats-py.
-
-Only those headers are sent that a replicated stream was tried with for long: the expected last sequence, and the
-three of an atomic batch. A body stays well below the limit of a message: one that exceeds it together with
-its headers ends the connection, and nats-py never makes it again.
-"""
+"""The stream of `stream.py` on NATS JetStream, by nats-py; what it sends for an append is in `nats_appends.py`."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
@@ -22,6 +16,7 @@ from minibrokerd.replicated.failures import (
     StreamUnfit,
     StreamUnreachable,
 )
+from minibrokerd.replicated.nats_appends import Appends, Told
 from minibrokerd.replicated.nats_client import new_client, unless
 from minibrokerd.replicated.nats_login import (
     LoginUnusable,
@@ -32,20 +27,16 @@ from minibrokerd.replicated.nats_login import (
 )
 from minibrokerd.replicated.stream import (
     PART_BYTES,
-    Acked,
     EntriesGone,
     Entry,
     Info,
-    NoRoom,
     Outcome,
-    Refused,
     StreamAway,
     Unknown,
 )
 from minibrokerd.replicated.stream_address import StreamAddress, here_and_elsewhere
 from minibrokerd.replicated.stream_settings import config_of, unfit
 
-APPEND_S: Final = 2.0  # a leader that lives answers a batch of 24 MiB in 0.2 s
 ANSWER_S: Final = 2.0
 READ_S: Final = 5.0
 ASK_AGAIN_S: Final = 0.5  # for what is read: a replica that lives answers in milliseconds
@@ -58,24 +49,15 @@ PING_S: Final = 1  # twice unanswered, and another server is tried
 PENDING_BYTES: Final = 64 * 1024 * 1024  # a batch is handed over whole
 HEADERS_BYTES: Final = 4 * 1024
 MOST_MESSAGES: Final = 1_000  # of one answer to a read
-EXPECTED: Final = "Nats-Expected-Last-Sequence"
-BATCH_ID: Final = "Nats-Batch-Id"
-BATCH_SEQUENCE: Final = "Nats-Batch-Sequence"
-BATCH_COMMIT: Final = "Nats-Batch-Commit"
 SEQUENCE: Final = "Nats-Sequence"
 SUBJECT: Final = "Nats-Subject"
 TIME_STAMP: Final = "Nats-Time-Stamp"
 STATUS: Final = "Status"
 END_OF_BATCH: Final = "204"
 NOT_FOUND: Final = "404"
-NO_RESPONDERS: Final = "503"
 # Codes of errors of JetStream.
-WRONG_LAST: Final = 10071
 NO_STREAM: Final = 10059
-STORE_FAILED: Final = 10077
 NO_PEERS: Final = (10004, 10005, 10008, 10009)  # a cluster that has just started, or has no leader
-LAST: Final = re.compile(r"wrong last sequence: (\d+)")
-FULL: Final = re.compile("maximum (bytes|messages) exceeded")
 
 
 class NotLetIn(StreamAway):
@@ -90,6 +72,7 @@ class NatsStream:
         self.beside = address.beside
         self._address = address
         self._client: Any = None
+        self._appends: Appends | None = None
         self._closed = asyncio.Event()  # the connection is given up by nats-py
         self._errors: tuple[type[BaseException], ...] = (OSError, TimeoutError)
         self._inbox = ""
@@ -163,6 +146,7 @@ class NatsStream:
         places = here + elsewhere  # the shorter way first
 
         async def on_disconnected() -> None:
+            appends.lost()
             # nats-py would let whoever waits for an answer wait for its time-out.
             for answer in getattr(client, "_resp_map", {}).values():
                 if not answer.done():
@@ -170,7 +154,9 @@ class NatsStream:
             with suppress(LoginUnusable):  # what was read before may still do
                 client.options |= {"tls": tls_of(address)} if address.tls else {}
 
-        self.said = ""
+        self.said, inbox = "", f"{address.inbox}.{os.urandom(12).hex()}"
+        appends = Appends(client, address, inbox, lambda error: str(self._away(error)))
+        client.on_awaited = appends.answered
         try:
             options = {"inbox_prefix": address.inbox, **login_of(address)}
             if address.tls:
@@ -191,6 +177,8 @@ class NatsStream:
                 **options,
             )
             await unless(connecting, refused, OPEN_S)
+            await client.subscribe(f"{inbox}.*", cb=self._answered)
+            await client.flush()  # an append does not wait for what nats-py has yet to write
             client.options["max_reconnect_attempts"] = -1
         except LoginUnusable as error:
             raise NotLetIn(str(error)) from error
@@ -202,8 +190,7 @@ class NatsStream:
             raise StreamAway(f"no server answers ({said})") from error
         if not self.beside and client.connected_url.netloc in here:
             self.beside = str(client._server_info.get("server_name", ""))
-        self._client, self._inbox = client, client.new_inbox()
-        await client.subscribe(f"{self._inbox}.*", cb=self._answered)
+        self._client, self._inbox, self._appends = client, inbox, appends
 
     @property
     def _is_given_up(self) -> bool:
@@ -237,28 +224,35 @@ class NatsStream:
         self, parts: Sequence[bytes], expected: int, *, is_epoch: bool = False
     ) -> Outcome:
         """Publish one message, or an atomic batch of them; see `Stream`."""
-        client = self._client
-        if client is None or not client.is_connected:
-            # Not handed to the client: it would send it when it is connected again, long after.
+        if not self.is_connected:
             return await self._unconnected()
-        address = self._address
-        subject = address.epoch_subject if is_epoch else address.record_subject
-        headers = {EXPECTED: str(expected)}
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def told(outcome: Outcome) -> None:
+            if not answer.done():
+                answer.set_result(outcome)
+
+        appends = self._send(parts, expected, told, is_epoch=is_epoch)
         try:
-            if len(parts) > 1:
-                batch_id = os.urandom(8).hex()
-                for index, part in enumerate(parts, 1):
-                    headers |= {BATCH_ID: batch_id, BATCH_SEQUENCE: str(index)}
-                    if index == len(parts):
-                        headers[BATCH_COMMIT] = "1"
-                        break
-                    await client.publish(subject, part, headers=headers)
-                    headers = {}
-            answer = await client.request(subject, parts[-1], timeout=APPEND_S, headers=headers)
-        except self._errors as error:
-            is_led = type(error).__name__ != "NoRespondersError"
-            return Unknown(str(self._away(error)), is_led)
-        return _outcome(answer.data)
+            return await answer
+        finally:
+            if not answer.done():
+                appends.forget()
+
+    def begin(self, parts: Sequence[bytes], expected: int, told: Told) -> None:
+        """Publish as `append` does; see `Stream`."""
+        if self.is_connected:
+            self._send(parts, expected, told, is_epoch=False)
+        else:  # not handed to the client: it would send it when it is connected again, long after
+            away = Unknown("not connected to a server", is_led=False)
+            asyncio.get_running_loop().call_soon(told, away)
+
+    def _send(
+        self, parts: Sequence[bytes], expected: int, told: Told, *, is_epoch: bool
+    ) -> Appends:
+        assert self._appends is not None, "connected"
+        self._appends.begin(parts, expected, told, is_epoch=is_epoch)
+        return self._appends
 
     async def _unconnected(self) -> Outcome:
         if self._is_given_up:
@@ -458,20 +452,6 @@ class NatsStream:
         with suppress(*self._errors):
             async with asyncio.timeout(END_S):  # behind a handshake that failed it waits for ever
                 await client.close()
-
-
-def _outcome(data: bytes) -> Outcome:
-    said = json.loads(data) if data else {}
-    error = said.get("error")
-    if error is None:
-        return Acked(said["seq"]) if "seq" in said else Unknown("an empty answer")
-    words = error.get("description", str(error))
-    wrong = LAST.search(words)
-    if error.get("err_code") == WRONG_LAST and wrong is not None:
-        return Refused(int(wrong[1]))
-    if error.get("err_code") == STORE_FAILED and FULL.search(words):
-        return NoRoom(words)
-    return Unknown(words)
 
 
 def _from(first: int, found: list[Entry]) -> list[Entry]:

@@ -110,6 +110,12 @@ class Stream(Protocol):
         """
         ...
 
+    def begin(
+        self, parts: Sequence[bytes], expected: int, told: Callable[[Outcome], object]
+    ) -> None:
+        """Store parts as `append` does, and without waiting: `told(outcome)` follows, not within this call."""
+        ...
+
     async def read(self, first: int, most_bytes: int) -> list[Entry]:
         """Return entries from `first` on without a gap, of about `most_bytes` together, but at least one.
 
