@@ -12,7 +12,9 @@ import pytest
 from support.nats_nodes import Nodes, program
 
 sys.path.append(str(Path(__file__).parent.parent / "log"))  # its hand uses a log as the engine does
-sys.path.append(str(Path(__file__).parent.parent / "core"))  # its world is the core of a broker of a shard
+sys.path.append(
+    str(Path(__file__).parent.parent / "core")
+)  # its world is the core of a broker of a shard
 
 collect_ignore = [] if find_spec("nkeys") else ["test_logins.py"]  # it makes keys
 made = 0

@@ -11,8 +11,9 @@ from random import Random
 from typing import Final, TypeVar
 
 from core_client import Delivered
-from shard_broker import Broker, Letter, owner_of
+from shard_broker import Broker, owner_of
 from shard_client import Client, Hand
+from shard_letters import Letter
 from shard_link import Link
 from shard_places import Here, Item, Moved, born_at, group_of
 from sim_stream import NO_FAULTS, SimStream

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from shard_broker import Broker, GiveUp, IsFrozen
+from shard_broker import Broker
 from shard_client import Client, Seat
+from shard_letters import GiveUp, IsFrozen
 from shard_places import (
     Book,
     Claim,
