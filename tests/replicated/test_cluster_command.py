@@ -136,5 +136,8 @@ def test_answers_that_are_none_are_passed_over() -> None:
     newer = LEADER.encode().replace(b"{", b'{"more": 1, ', 1)
     assert members_of([*bad, *good]) == [LEADER, STANDBY]
     assert members_of([newer]) == [LEADER]
+    older = LEADER.encode().replace(b', "lag_ms": -1', b"")
+    assert b"lag_ms" not in older
+    assert members_of([older]) == [LEADER]
     assert consent_of(Consent("a", "no").encode()) == Consent("a", "no")
     assert consent_of(b"{}") is None

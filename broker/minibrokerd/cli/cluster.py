@@ -120,12 +120,13 @@ def status(log: StreamAddress, as_json: bool) -> None:
             each.state,
             each.epoch or "-",
             ago(each.since_unix_ms),
+            "-" if each.lag_ms < 0 else f"{each.lag_ms / 1_000:.1f} s",
             each.version,
             each.name,
         )
         for each in found.brokers
     ]
-    heads = ("address", "state", "epoch", "for", "version", "broker")
+    heads = ("address", "state", "epoch", "for", "behind", "version", "broker")
     print_table(heads, rows, "no broker answers", ("address", "broker"))
 
 
@@ -229,6 +230,7 @@ def document(log: StreamAddress, found: Cluster) -> dict[str, Any]:
             "state": each.state,
             "epoch": each.epoch or None,
             "since_unix_ms": each.since_unix_ms,
+            "behind_ms": None if each.lag_ms < 0 else each.lag_ms,
             "version": each.version,
             "name": each.name,
         }

@@ -15,12 +15,16 @@ WHO: Final = b"who"  # everybody answers, by a member
 STEP_DOWN: Final = b"step down"  # whoever leads answers, by a consent
 LEADS: Final = "leads"
 STANDS_BY: Final = "standby"
+UNSAID: Final = {"lag_ms": -1}  # by an older broker
 MOST_BYTES: Final = 4 * 1024  # of an answer that is read
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One broker. `since_unix_ms` is when it came to its state, and `epoch` that of one that leads, else 0."""
+    """One broker. `since_unix_ms` is when it came to its state, and `epoch` that of one that leads, else 0.
+
+    `lag_ms`: how old the state of one that stands by is; -1: it leads, or does not say.
+    """
 
     name: str  # what an operator knows it by: the machine, and the process
     address: str  # host:port for clients
@@ -28,6 +32,7 @@ class Member:
     epoch: int
     since_unix_ms: int
     version: str
+    lag_ms: int = -1
 
     def encode(self) -> bytes:
         """Return it as an answer."""
@@ -61,6 +66,7 @@ def consent_of(said: bytes) -> Consent | None:
 def _read(kind: Any, said: bytes) -> Any:
     try:
         asked = json.loads(said[:MOST_BYTES])
+        asked = UNSAID | asked
         values = {each.name: asked[each.name] for each in fields(kind)}
         types = {"str": str, "int": int}
         if any(type(values[each.name]) is not types[str(each.type)] for each in fields(kind)):

@@ -48,6 +48,9 @@ def member_of(view: View, address: str) -> Member:
     from minibrokerd.replicated.members import LEADS, Member
 
     leads = view.phase is Phase.READY
+    lag_ms = -1
+    if view.phase is Phase.STANDBY and view.replication is not None:
+        lag_ms = round(view.replication().lag_s * 1_000)
     since_s = view.ready_unix if leads else view.started_unix
     return Member(
         f"{socket.gethostname()}, process {os.getpid()}",
@@ -56,4 +59,5 @@ def member_of(view: View, address: str) -> Member:
         view.log.epoch if leads else 0,
         round(since_s * 1_000),
         __version__,
+        lag_ms,
     )
