@@ -8,7 +8,9 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,13 @@ def test_compose_has_three_servers_and_brokers_that_stand_by() -> None:
     (log,) = re.findall(r"MINIBROKER_LOG: (\S+)", text)
     assert parse(log).servers == tuple(f"nats-{name}:4222" for name in NAMES)
     assert os.path.normpath(CLUSTER / "../../..") == str(ROOT)
+
+
+@pytest.mark.skipif(find_spec("check_jsonschema") is None, reason="check-jsonschema is missing")
+def test_compose_takes_the_file() -> None:
+    """By the schema of its file."""
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    done = subprocess.run(
+        [*command, str(CLUSTER / "compose.yaml")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
