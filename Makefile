@@ -20,7 +20,7 @@ help:
 	@echo "make compare  measure two commits in turn: A=HEAD~1 B=HEAD, WORK=micro or rows of bench, PAIRS=5, OWN=1 each with its own benchmarks"
 	@echo "make counted  instructions of the broker for a message, of two commits, by valgrind: A=HEAD~1 B=HEAD"
 	@echo "make demo     the signup story: kill workers and the broker, lose nothing"
-	@echo "make crash    SIGKILL the broker under load: KILLS=100 times, as SEED says, for BUDGET=600 s at most"
+	@echo "make crash    SIGKILL the broker under load: KILLS=100 times, as SEED says, for BUDGET=600 s at most; WITH=stream"
 	@echo "make sim      simulated worlds out of one seed, for BUDGET=600 s: SEED=7, WORLDS=1 TRACE=1 shows one alone; WITH=log, stream or standby"
 	@echo "make model    the core beside its model: STEPS=100000 of them from SEED=7 on, for BUDGET seconds at most; then WORLDS=200 of six kinds"
 	@echo "make cuts     crash states and damaged files: BUDGET=600 s of them, as SEED says; ONLY=... is one of them"
@@ -185,7 +185,7 @@ faults: $(VENV)/.develop-ready
 	@PYTHONPATH=tests SEED=$(SEED) BUDGET=$(BUDGET) SCENARIO=$(SCENARIO) FAULT=$(FAULT) JOBS=$(JOBS) $(BIN)/python tests/faults/fault_campaign.py
 
 stops: $(VENV)/.develop-ready
-	@PYTHONPATH=tests SIGNAL=TERM KILLS=$(KILLS) SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/kills/campaign.py
+	@PYTHONPATH=tests SIGNAL=TERM WITH="$(WITH)" KILLS=$(KILLS) SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/kills/campaign.py
 
 story: $(VENV)/.develop-ready
 	@PYTHONPATH=tests SEED=$(SEED) BUDGET=$(BUDGET) REQUESTS=$(REQUESTS) WHEEL=$(WHEEL) $(BIN)/python tests/story/story_campaign.py
@@ -194,7 +194,7 @@ full-disk: $(VENV)/.develop-ready
 	@PYTHONPATH=tests SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/full_disk/disk_campaign.py
 
 crash: $(VENV)/.develop-ready
-	@PYTHONPATH=tests KILLS=$(KILLS) SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/kills/campaign.py
+	@PYTHONPATH=tests WITH="$(WITH)" KILLS=$(KILLS) SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/kills/campaign.py
 
 bridges: $(VENV)/.peers-ready
 	@EVERY_DEATH=1 $(BIN)/python -m pytest --quiet tests/bridges

@@ -3,6 +3,7 @@
     make crash KILLS=100 SEED=7
     make stops KILLS=100 SEED=7         the same with SIGTERM: each stop must end with 0 within ten seconds
                                         and what was handled twice, or refused, counts as much as what was lost
+    make crash WITH=stream              the log is in a stream of a server of NATS, which goes on
 
 Two publishers and two consumers work through it in processes of their own, one of each on asyncio's loop
 and on uvloop's. What they wrote into their ledgers is all that is believed; the server's word counts for nothing.
@@ -26,6 +27,7 @@ from loops import LOOPS
 
 import minibroker
 from support.broker import BrokerServer
+from support.nats_nodes import Nodes
 from support.processes import lasts, look_until
 from support.scripts import Script
 
@@ -38,7 +40,9 @@ LONGEST_STOP_S = 10.0
 class Campaign:
     """One broker, its clients, and the kills."""
 
-    def __init__(self, directory: Path, seed: int, *, stops: bool = False) -> None:
+    def __init__(
+        self, directory: Path, seed: int, *, stops: bool = False, on_stream: bool = False
+    ) -> None:
         self._directory = directory
         self._stops = stops
         self.slowest_stop_s = 0.0
@@ -47,7 +51,13 @@ class Campaign:
         self.kills_ns: list[int] = []
         # Small segments: kills hit the change from one to the next, too.
         segment_bytes = self._random.choice(SEGMENT_BYTES)
-        self.server = BrokerServer(directory / "data", "--segment-bytes", str(segment_bytes))
+        flags = ["--segment-bytes", str(segment_bytes)]
+        if on_stream:
+            nodes = Nodes(directory / "nats", 1)
+            self._stack.callback(nodes.end)
+            nodes.start()
+            flags = ["--log", nodes.address("load")]
+        self.server = BrokerServer(directory / "data", *flags)
         self._stack.callback(self.server.close)
         self.publishers = self._scripts("load_publisher.py")
         self.consumers = self._scripts("load_consumer.py")
@@ -129,14 +139,20 @@ def _size(path: Path) -> int:
 
 
 def run_campaign(
-    directory: Path, kills: int, seed: int, budget_s: float, *, stops: bool = False
+    directory: Path,
+    kills: int,
+    seed: int,
+    budget_s: float,
+    *,
+    stops: bool = False,
+    on_stream: bool = False,
 ) -> Outcome:
     """Kill the broker `kills` times, fewer if `budget_s` is used up, and return what the ledgers say.
 
-    With `stops` it is asked to stop instead.
+    With `stops` it is asked to stop instead; `on_stream`: its log is in a stream of NATS.
     """
     end = monotonic() + budget_s
-    campaign = Campaign(directory, seed, stops=stops)
+    campaign = Campaign(directory, seed, stops=stops, on_stream=on_stream)
     try:
         while len(campaign.kills_ns) < kills and monotonic() < end:
             campaign.kill()
@@ -156,7 +172,8 @@ def main() -> None:
     print(f"KILLS={kills} SEED={seed} BUDGET={budget_s:.0f}", flush=True)
     directory = Path(tempfile.mkdtemp(prefix="minibroker-crash-"))
     stops = os.environ.get("SIGNAL") == "TERM"
-    outcome = run_campaign(directory, kills, seed, budget_s, stops=stops)
+    on_stream = os.environ.get("WITH") == "stream"
+    outcome = run_campaign(directory, kills, seed, budget_s, stops=stops, on_stream=on_stream)
     for fault in outcome.faults:
         print(fault)
     if outcome.faults:
