@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cluster_three_nodes import leader_of
 
 import minibroker
 from support.broker import BrokerServer, StartBroker
+from support.nats_nodes import Nodes
+from support.processes import look_until
 
 NewStream = Callable[[], str]
 MIB = 1024 * 1024
@@ -88,3 +91,36 @@ async def test_a_spool_that_is_deleted_meanwhile_is_fetched(
     server.prints("spool_lacks")
     await pile_up(server)
     assert spools(server) == [spool], "it is made again"
+
+
+async def test_who_stood_by_holds_it_as_places_and_hands_it_out(
+    start_broker: StartBroker, new_stream: NewStream
+) -> None:
+    address = new_stream()
+    first = start_broker("--log", address, *LIMIT)
+    second = start_broker("--log", new_stream(), *LIMIT)
+    empty_bytes = resident_bytes(second)
+    second.kill()
+    second.flags = ("--log", address, "--standby", *LIMIT)
+    process = second.launch()
+    second.prints("standing_by")
+    await pile_up(first)
+    await drain(first, range(1_000))
+    first.kill()
+    look_until(lambda: second.output.count("listening on") == 2, process, "a second start")
+    assert resident_bytes(second) - empty_bytes < GROWN_BYTES
+    await drain(second, range(1_000, KEPT))
+    assert "spool_lacks" not in second.output
+
+
+async def test_a_server_that_is_down_does_not_keep_what_is_fetched(
+    start_broker: StartBroker, three_nodes: Nodes
+) -> None:
+    address = three_nodes.address("orders")
+    server = start_broker("--log", address, *LIMIT)
+    await pile_up(server)
+    shutil.rmtree(spools(server)[0])
+    leader = await leader_of(address)
+    next(node for node in three_nodes.all if node.name != leader).kill()
+    await drain(server, range(KEPT))
+    server.prints("spool_lacks")

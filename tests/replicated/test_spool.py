@@ -20,7 +20,7 @@ from minibrokerd.replicated import spool as spool_module
 from minibrokerd.replicated.failures import BodyGone
 from minibrokerd.replicated.log import JetStreamLog
 from minibrokerd.replicated.places import Places
-from minibrokerd.replicated.spool import Spool
+from minibrokerd.replicated.spool import MOST_WAITING_BYTES, Spool
 
 
 @pytest.fixture(autouse=True)
@@ -267,7 +267,7 @@ async def test_what_is_behind_the_disk_is_not_kept(tmp_path: Path) -> None:
     with spool._guard:  # the disk stands still
         for index in range(40):
             spool.put_soon(1, index * 4_000_000, [bytes(4_000_000)])
-        assert spool._given_bytes <= 64 * 1024 * 1024
+        assert spool._given_bytes <= MOST_WAITING_BYTES
     spool.close()
 
 

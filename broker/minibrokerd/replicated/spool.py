@@ -23,7 +23,7 @@ from minibrokerd.process.logs import OwnText, events
 
 PREFIX: Final = "spool-"
 LOCK: Final = "lock"
-MOST_WAITING_BYTES: Final = 64 * 1024 * 1024  # that wait for the disk; what comes then is not kept
+MOST_WAITING_BYTES: Final = 32 * 1024 * 1024  # that wait for the disk; what comes then is not kept
 WINDOW_BYTES: Final = 256 * 1024  # read at once for a replay, which wants what stands behind, too
 _Piece = tuple[int, int, Sequence[bytes]]
 
