@@ -158,7 +158,7 @@ class SimulatedBroker:
         """Forget a connection that has ended."""
         self.connections.pop(connection.number, None)
 
-    def refused(self, connection: ServerConnection, code: str, text: str) -> None:
+    def refused(self, connection: ServerConnection, code: str, text: str, speaks: str = "") -> None:
         """Note that a peer broke the protocol, which no client here does."""
         self.refusals.append((code, text))
 

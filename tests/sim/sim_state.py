@@ -50,16 +50,31 @@ def _queue(store: Store, queue: Queue) -> Any:
 def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
     """Return where two states differ first; empty: nowhere.
 
-    What left memory in one of them is compared by its id alone, which is in `IDS`.
+    What left memory in one of them is compared by its id alone, which is in `IDS`. The first one may know more
+    answers: it has read what was trimmed since.
     """
     for name in sorted(one.keys() | other.keys()):
         mine, others = one.get(name), other.get(name)
+        if name == SESSIONS:
+            mine, others = _missing(one[name], other[name]), {}
         if mine is not None and others is not None and name not in (IDS, SESSIONS):
             both = {row[0] for row in mine[-1]} & {row[0] for row in others[-1]}
             mine, others = _of(mine, both), _of(others, both)
         if mine != others:
             return f"{name}: {mine!r:.1500}, and {others!r:.1500}"
     return ""
+
+
+def _missing(one: dict[int, Any], other: dict[int, Any]) -> dict[int, Any]:
+    """Return what the other one knows of sessions and the first one does not."""
+    known = {
+        (id, number, repr(said)) for id, window in one.items() for number, said in window.items()
+    }
+    return {
+        id: lacks
+        for id, window in other.items()
+        if (lacks := [n for n, said in window.items() if (id, n, repr(said)) not in known])
+    }
 
 
 def _of(queue: Any, ids: set[Any]) -> Any:
