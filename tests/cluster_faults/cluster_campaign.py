@@ -201,13 +201,13 @@ def main() -> None:
         print(f"{outcome} late={books.late} cut_off={books.cut_off} load={load():.1f}")
     except AssertionError as error:
         faults.append(str(error))
-        for broker in campaign.cluster.brokers.values():
-            (folder / f"broker-{broker.name}.log").write_text(tail(broker, 100_000))
     finally:
         campaign.close()
+        for broker in campaign.cluster.brokers.values():
+            (folder / f"broker-{broker.name}.log").write_text(tail(broker, 1_000_000))
     for fault in faults:
         print(fault)
-    if faults:
+    if faults or os.environ.get("KEEP"):
         print(f"ledgers and logs are kept in {folder}")
     else:
         shutil.rmtree(folder)

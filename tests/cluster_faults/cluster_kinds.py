@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from time import monotonic
 from typing import Final
 
 from cluster_links import BACK, BOTH, THERE
@@ -12,6 +13,8 @@ from cluster_world import NAMES, Broker, Cluster
 
 # Seconds that somebody stands still, or is cut off: shorter than any silence that counts, about as long, longer.
 SPANS: Final = ((0.1, 0.9), (0.9, 3.0), (3.0, 6.0), (6.0, 12.0))
+
+LONGEST_STOP_S: Final = 15.0
 
 
 @dataclass
@@ -62,6 +65,12 @@ def _beside(broker: Broker) -> str:
     return NAMES[int(broker.name) - 1]
 
 
+def _until_ended(scene: Scene) -> None:
+    deadline_s = monotonic() + LONGEST_STOP_S
+    while scene.leader.running and monotonic() < deadline_s:
+        scene.cluster.lasts(0.05)
+
+
 def kill_broker(scene: Scene) -> None:
     """The active broker dies."""
     scene.leader.process.kill()
@@ -75,11 +84,13 @@ def kill_standby(scene: Scene) -> None:
 def stop_broker(scene: Scene) -> None:
     """The active broker is stopped in good order."""
     scene.leader.process.terminate()
+    _until_ended(scene)
 
 
 def step_down(scene: Scene) -> None:
     """The active broker is asked to step down."""
     scene.cluster.step_down()
+    _until_ended(scene)
 
 
 def pause_broker(scene: Scene) -> None:

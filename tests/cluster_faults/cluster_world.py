@@ -17,6 +17,7 @@ from typing import IO, Final
 from cluster_links import Links
 
 from minibrokerd.process import exits
+from minibrokerd.replicated.failures import StreamUnreachable
 from minibrokerd.replicated.members import LEADS, STANDS_BY, STEP_DOWN, WHO, members_of
 from minibrokerd.replicated.nats_stream import NatsStream
 from minibrokerd.replicated.stream import StreamAway
@@ -29,6 +30,7 @@ NAMES: Final = ("a", "b", "c")
 STREAM: Final = "orders"
 NOWHERE: Final = "127.0.0.1:9"  # what others are told of a place: they are to go by the links
 WHOLE_S: Final = 90.0  # until everything leads, follows and is up to date again
+TRIES: Final = 4  # to make the stream, each for 15 s
 LOOK_S: Final = 0.1
 ANSWERS_S: Final = 0.5
 # With which a broker may end, none of which says that something is wrong with it.
@@ -97,9 +99,16 @@ class Cluster:
             self._add_broker(name, beside, port, folder)
 
     async def _make_stream(self) -> None:
-        stream = NatsStream(parse(self.address))
-        await stream.open()
-        await stream.close()
+        for attempt in range(TRIES):
+            stream = NatsStream(parse(self.address))
+            try:
+                await stream.open()
+                break
+            except StreamUnreachable:  # a cluster that has just started
+                if attempt == TRIES - 1:
+                    raise
+            finally:
+                await stream.close()
 
     def _add_broker(self, name: str, beside: str, port: int, folder: Path) -> None:
         order = [beside, *(other for other in NAMES if other != beside)]
@@ -164,7 +173,7 @@ class Cluster:
         seen: object = "nobody answers"
         try:
             while monotonic() < deadline_s:
-                await asyncio.to_thread(self.restart)
+                self.restart()  # in this thread: the kernel ends a server with the thread that started it
                 try:
                     info = await stream.info()
                     members = members_of(await stream.ask_brokers(WHO, ANSWERS_S, 2))

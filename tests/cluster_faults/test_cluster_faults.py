@@ -24,8 +24,9 @@ def test_nothing_confirmed_is_lost_and_nothing_is_handed_to_two(tmp_path: Path) 
     try:
         for name in SAMPLE:
             campaign.round(name)
-        outcome, _ = campaign.finish()
+        outcome, books = campaign.finish()
     finally:
         campaign.close()
     assert not outcome.faults, f"SEED={SEED} {outcome}"
     assert outcome.confirmed
+    assert books.late == books.cut_off == 0

@@ -14,6 +14,7 @@ from typing import Any, cast
 import msgpack
 
 from minibrokerd.log.memorylog import MemoryLog
+from minibrokerd.log.seam import Leadership
 from minibrokerd.serving.configuration import ServeOptions
 from minibrokerd.serving.server import Server
 
@@ -204,9 +205,10 @@ class Peer:
 class Hand:
     """A server, its log, and the loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, leadership: Leadership | None = None) -> None:
         self.loop = HandLoop()
         self.log = MemoryLog(hold=True)
+        self.log.leadership = leadership
         self.server = Server(ServeOptions(Path("unused")), self.loop, self.log)  # type: ignore[arg-type]
         self.server.connections.session_key = self.log.session_key
         self.server.engine.start(0)

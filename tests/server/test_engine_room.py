@@ -42,6 +42,8 @@ class Inbox:
     def close(self) -> None:
         raise AssertionError
 
+    drop = close
+
     async def next(self) -> dict[str, Any]:
         """Return the next frame."""
         while not self.headers:

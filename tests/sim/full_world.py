@@ -186,6 +186,8 @@ class FullWorld:
         """As `refused`."""
         raise AssertionError("it was closed")
 
+    drop = close
+
     # -- what the client does
 
     def publish(self, count: int, body_bytes: int, **fields: Any) -> bool:

@@ -20,6 +20,7 @@ from minibrokerd.core.model.effects import Effects, Outgoing
 from minibrokerd.core.model.inputs import NEEDS_ROOM, Command, Disconnected, Frame, Synced, Tick
 from minibrokerd.engine.admission import Admission
 from minibrokerd.engine.archivist import Archivist, Hand
+from minibrokerd.engine.certainty import Certainty
 from minibrokerd.engine.clock import Alarm, Clock
 from minibrokerd.engine.forwarder import Forwarder
 from minibrokerd.engine.indexer import Slices
@@ -32,9 +33,7 @@ from minibrokerd.retained.shelf import Retained
 
 LONE_WAIT_US: Final = 300  # how long the loop may wait for the sync of a single small frame
 LONE_BYTES: Final = 16 * 1024
-# Batches of settlements alone start at most this often: their senders go on without waiting, and a sync for
-# each frame of 16 acks costs more than the rest of it (measured: consuming at prefetch 32 went from 53 to
-# 82 thousand messages a second; docs/decisions/0006).
+# Batches of settlements alone start at most this often: their senders do not wait (docs/decisions/0006).
 SETTLE_PACE_S: Final = 0.001
 LAZY_SYNC_S: Final = 0.05
 CLOSED: Final = -1  # in the place of the batch under way: no other will be written
@@ -65,6 +64,7 @@ class Engine:
         self._make_clock = make_clock
         self.clock = make_clock(0)
         self.sinks: dict[int, Sink] = {}
+        self.certainty = Certainty(log.leadership, self.sinks)
         self.describe: Callable[[int], dict[str, Any]] = lambda connection: {}  # for events
         self.before_tick: Callable[[], object] = lambda: None
         self._dirty: set[int] = set()
@@ -105,8 +105,7 @@ class Engine:
         self._admission = Admission(core, log, self._forwarder, self._pager, self)
         has_room, take = self._admission.has_room, self._apply_archived
         self._archivist = Archivist(core, retained, hand, loop, take, has_room, on_failed)
-        self._leaving = False
-        self._step_due = False  # of the forwarder
+        self._leaving = self._step_due = False  # that one: of the forwarder
         self._random = random  # spreads retries, protects nothing
 
     def replay(self, part: Batch | Digested) -> None:
@@ -165,7 +164,7 @@ class Engine:
             raise
 
     def stop_at(self, error: BaseException) -> None:
-        """Fail-stop: write and send nothing more, and have the process ended."""
+        """Write and send nothing more, and have the process ended."""
         self._under_way = CLOSED
         self.sinks.clear()
         self._alarm.stop()
@@ -247,6 +246,8 @@ class Engine:
     def _turn(self) -> None:
         """The end of a turn of the loop: everything that came in it shares a batch and a write."""
         self._turn_due = False
+        if self.certainty.leadership is not None:
+            self.certainty.look()
         self._write()
         self._flush_sinks()
         self._arm_tick()
@@ -477,8 +478,7 @@ class Engine:
         self._leaving = True
         while not self.is_idle:
             self._wake = self._urgent = True
-            waiter = self._loop.create_future()
-            self._idle_waiters.append(waiter)
+            self._idle_waiters.append(waiter := self._loop.create_future())
             self._turn_soon()
             await waiter
         self._flush_sinks()

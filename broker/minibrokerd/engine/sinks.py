@@ -26,6 +26,9 @@ class Sink(Protocol):
     def close(self) -> None:
         """Write what was taken, then end the connection."""
 
+    def drop(self) -> None:
+        """End the connection at once, and write nothing more."""
+
 
 def tell_why(sink: Sink, connection: int, effects: Effects) -> None:
     """Tell the sink of a connection that ends why it does, if a refusal says so."""

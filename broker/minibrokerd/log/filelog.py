@@ -24,6 +24,7 @@ from minibrokerd.log.seam import (
     RESERVE_SEGMENTS,
     Batch,
     Digested,
+    Leadership,
     Meanwhile,
     Place,
     Record,
@@ -95,6 +96,7 @@ class FileLog:
             self._tail,
             self.sizes.batch_bytes,
         )
+        self.leadership: Leadership | None = None  # the directory is locked
         self._recovered = False
         self._make_writer = make_writer
         self._writer: JobRunner | None = None

@@ -8,7 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from minibrokerd.log.failures import Deposed
-from minibrokerd.log.seam import Batch, Meanwhile, Place, Record, Room, SegmentStore, nothing
+from minibrokerd.log.seam import (
+    Batch,
+    Leadership,
+    Meanwhile,
+    Place,
+    Record,
+    Room,
+    SegmentStore,
+    nothing,
+)
 from minibrokerd.log.sizes import LARGEST
 
 
@@ -32,6 +41,7 @@ class MemoryLog:
         self.sizes = LARGEST
         self.disk_bytes = self.segment_bytes = 0
         self.segments: SegmentStore | None = None
+        self.leadership: Leadership | None = None
         self.oldest_upto: int | None = None
         self.epoch = epoch
         self.store_id = os.urandom(16)

@@ -154,6 +154,25 @@ class GivenUp(Exception):
         super().__init__(f"segment {segment} was given up")
 
 
+class Leadership(Protocol):
+    """Whether another process may lead the log by now, without that this one has heard of it."""
+
+    is_watched: Callable[
+        [], bool
+    ]  # asked by the log: whether anybody goes by what this broker says
+    on_news: Callable[[], object]  # called when it may have changed
+
+    @property
+    def renew(self) -> Callable[[], object]:
+        """Called to find out soon; `on_news` follows."""
+        ...
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing may be handed out any more, until it is known that this process still leads."""
+        ...
+
+
 class Log(Protocol):
     """What the engine needs of a log, of whatever kind. All calls come from the event loop's thread.
 
@@ -171,6 +190,11 @@ class Log(Protocol):
     @property
     def segments(self) -> SegmentStore | None:
         """The directory that the log has for itself, if it has one."""
+        ...
+
+    @property
+    def leadership(self) -> Leadership | None:
+        """How long this process may act as the one that leads; None: nobody else can."""
         ...
 
     @property

@@ -136,7 +136,9 @@ class ServerConnection(asyncio.Protocol):
             "debug"
         ):  # which costs as much as all else here, and a crowd may leave at once
             events.debug("connection_closed", **self.fields())
-        if self.phase is not Phase.NEW:
+        if self.phase is Phase.NEW:
+            self._broker.engine.certainty.forget(self._hear)
+        else:
             self._broker.engine.sinks.pop(self.number, None)
             self._broker.engine.submit(Disconnected(self.number))
 
@@ -152,6 +154,8 @@ class ServerConnection(asyncio.Protocol):
 
     def _hear(self) -> None:
         """Take what came of who has not logged in: all of it so far, as it may have waited."""
+        if not (self._closing or self._broker.engine.certainty.lets_in(self._hear)):
+            return
         self._waits = False
         if self._closing:
             return
@@ -388,6 +392,12 @@ class ServerConnection(asyncio.Protocol):
     def refused(self, code: str, text: str) -> None:
         """Note that the peer may not go on; engine.Sink."""
         self._broker.refused(self, code, text)
+
+    def drop(self) -> None:
+        """End the connection at once, and write nothing more; engine.Sink."""
+        self._closing = True
+        if self._transport is not None:
+            self._transport.abort()
 
     def close(self) -> None:
         """Write what was taken and end the connection; engine.Sink."""

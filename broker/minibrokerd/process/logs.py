@@ -149,6 +149,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "spool_failed": "bodies could not be written to the spool at `path`; they are in the stream, and are fetched",
     "spool_goes_on": "bodies are written to the spool again",
     "spool_lacks": "bodies are not in the spool at `path`, or damaged there; they are fetched (said once)",
+    "leads_unsurely": "for 3 s no append was acked, so another broker may lead; all `connections` were ended",
     "trim_failed": "what the replicated log has no longer to keep could not be purged; that is done later",
     "stopping": "a signal asked for a stop",
     "signal_ignored": "a signal came that does not end the server, or means nothing to it",

@@ -53,6 +53,7 @@ class Fence:
         is_own: Callable[[Entry], bool],
         pause: Callable[[float], Awaitable[object]],
         on_stall: Callable[[str], object] = lambda reason: None,
+        clock_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """`is_own` tells an epoch record of this run of the broker; `on_stall` hears why an append waits."""
         self.stream = stream
@@ -61,6 +62,8 @@ class Fence:
         self._is_own = is_own
         self._pause = pause
         self._on_stall = on_stall
+        self._clock_s = clock_s
+        self.sent_s = 0.0  # when the last append was sent; after an ack: that one
 
     # -- a start ------------------------------------------------------------------------------------
 
@@ -77,6 +80,7 @@ class Fence:
         """
         pause_s, open_upto = PAUSE_S, -1
         while True:
+            self.sent_s = self._clock_s()
             outcome = await self.stream.append([record], expected, is_epoch=True)
             if isinstance(outcome, Acked):
                 self.position = outcome.sequence
@@ -122,6 +126,7 @@ class Fence:
 
         That one asks `was_acked` what it means; if it was not, `append` goes on from there, which may take long.
         """
+        self.sent_s = self._clock_s()
         self.stream.begin(parts, self.position, told)
 
     def was_acked(self, outcome: Outcome) -> bool:
@@ -149,6 +154,7 @@ class Fence:
         while True:
             first = self.position + 1
             if outcome is None:
+                self.sent_s = self._clock_s()
                 outcome = await self.stream.append(parts, self.position)
             if self.was_acked(outcome):
                 return first
@@ -165,12 +171,24 @@ class Fence:
                 pause_s = await self._wait(outcome, pause_s)
             outcome = None
 
+    async def look_behind(self) -> str:
+        """Return what says that another broker leads; empty: nothing does, as far as some server knows."""
+        position = self.position
+        try:
+            found = await self.stream.read(position + 1, 1)
+        except StreamAway:
+            return ""  # an append finds out what that means
+        except EntriesGone as gone:
+            return f"entry {gone.first} is there" if self.position == position else ""
+        return "an entry is there" if found and self.position == position else ""
+
     async def _was_stored(self, parts: Sequence[bytes], epoch_record: Callable[[], bytes]) -> bool:
         """Find out what an append came to that had no answer: whether it is there, or can never come."""
         before, expected, pause_s = self.position, self.position, SLOW_PAUSE_S
         ours = list(parts)
         while True:
             await self._until_led()
+            self.sent_s = self._clock_s()
             outcome = await self.stream.append([epoch_record()], expected, is_epoch=True)
             if isinstance(outcome, Acked):
                 break

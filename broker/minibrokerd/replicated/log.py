@@ -33,11 +33,12 @@ from minibrokerd.replicated.entries import Statement, encoded, new_owner, run_of
 from minibrokerd.replicated.failures import AnotherLeads
 from minibrokerd.replicated.history import STRETCH_BYTES, History
 from minibrokerd.replicated.leading import Fence, Overtaken
+from minibrokerd.replicated.office import Office
 from minibrokerd.replicated.reading_back import ReadingBack
 from minibrokerd.replicated.spool import Spool
 from minibrokerd.replicated.stalls import Stalls
 from minibrokerd.replicated.standing_by import BEAT_S, Standing
-from minibrokerd.replicated.stream import EntriesGone, Entry, Stream, StreamAway
+from minibrokerd.replicated.stream import Entry, Stream, StreamAway
 from minibrokerd.replicated.stream_space import StreamSpace
 from minibrokerd.replicated.taking_over import NO_LAG, OpenStream, TakeOver
 from minibrokerd.replicated.words import Word
@@ -89,6 +90,8 @@ class JetStreamLog:
         self.segments: SegmentStore | None = None
         self.last_place: Place | None = None
         self._landed_at: Place | None = None  # where the append stands that was acked last
+        self.leadership = Office(lambda: monotonic())
+        self.leadership.renew = self._renew
         self.report = RecoveryReport()
         self._taking: TakeOver | None = None
         self._fence: Fence | None = None
@@ -179,12 +182,13 @@ class JetStreamLog:
         self.epoch, self.next_number = self.history.epoch, self.history.number + 1
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._stamp = now_ms, unix_ms
+        self.leadership.acked(self._taking.claimed_s)
         self._spawn(self._connect())
         self._loop.call_later(LOOK_S, self._look)
         self._loop.call_soon(self._beat)
 
     def _make_fence(self, stream: Stream, pause: Callable[[float], Any]) -> Fence:
-        return Fence(stream, self._is_own, pause, self._stalls)
+        return Fence(stream, self._is_own, pause, self._stalls, monotonic)
 
     def _is_own(self, entry: Entry) -> bool:
         header = layout.decode_header(entry.body, 0)
@@ -234,6 +238,8 @@ class JetStreamLog:
             self._stay_apart()
             await self._measure(self._fence)
             self._appender.open(self._fence)
+            if self.leadership.is_due:
+                self._renew()
             return
 
     # -- appending ----------------------------------------------------------------------------------
@@ -285,6 +291,8 @@ class JetStreamLog:
         self._appended_s = monotonic()
         self._landed_at = self.history.note(first, parts)
         self.history.flush()
+        assert self._fence is not None
+        self.leadership.acked(self._fence.sent_s)
         self._stalled.goes_on()
         self._space.appended(sum(map(len, parts)))
 
@@ -328,10 +336,19 @@ class JetStreamLog:
             self._taking.reason = reason
         self._stalled.waits(reason)
 
+    def _renew(self) -> None:
+        """Append an entry that says nothing, to know whether this broker still leads."""
+        if self._appender.is_at_rest and not self._appender.is_closed:
+            history = self.history
+            parts = self._state(Kind.MARKER, 0, history.log_start)
+            self._appender.put(parts, lambda size: history.stretches.add(self.position, size, None))
+
     def _look(self) -> None:
         """Now and then: a broker that has nothing to append finds out all the same that it does not lead."""
         if self._appender.is_closed or self._loop is None:
             return
+        if self.leadership.is_due:
+            self._renew()
         if (
             self._appender.is_at_rest
             and self._fence is not None
@@ -346,7 +363,8 @@ class JetStreamLog:
         """Say that this broker leads, as often as those that stand by expect it."""
         if self._appender.is_closed or self._loop is None:
             return
-        if self._fence is not None:
+        self.leadership.on_news()
+        if self._fence is not None and not self.leadership.is_given_up:
             word = replace(self._word, end=self._fence.position)
             self._spawn(self._fence.stream.say(word.encode()))
         self._loop.call_later(BEAT_S, self._beat)
@@ -361,16 +379,9 @@ class JetStreamLog:
         self._space.info = await keep_apart(stream) or self._space.info
 
     async def _look_behind(self, fence: Fence) -> None:
-        position = fence.position
-        try:
-            found = await fence.stream.read(position + 1, 1)
-        except StreamAway:
-            return  # an append finds out what that means
-        except EntriesGone as gone:
-            self._fail(AnotherLeads(self.name, position, f"entry {gone.first} is there"))
-            return
-        if found and fence.position == position and self._appender.is_at_rest:
-            self._fail(AnotherLeads(self.name, position, "an entry is there"))
+        what = await fence.look_behind()
+        if what and self._appender.is_at_rest:
+            self._fail(AnotherLeads(self.name, fence.position, what))
 
     def replication(self) -> Replication:
         """Return how the log is."""
@@ -419,10 +430,8 @@ class JetStreamLog:
         history = self.history
         history.log_start = history.stretches.give_up(upto)
         self._stamp = now_ms, unix_ms
-        self._appender.put(
-            self._state(Kind.MARKER, 0, history.log_start),
-            partial(self._trimmed, history.log_start, done),
-        )
+        parts = self._state(Kind.MARKER, 0, history.log_start)
+        self._appender.put(parts, partial(self._trimmed, history.log_start, done))
 
     def _trimmed(self, log_start: int, done: Callable[[], None], size_bytes: int) -> None:
         assert self._fence is not None

@@ -93,6 +93,7 @@ class TakeOver:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stream: Stream | None = None
         self.position = 0  # of our epoch record, at the end
+        self.claimed_s = 0.0  # when that was sent, by the clock of the fence
         self.reason = ""  # why it waits
         self.why = ""  # why it claimed, where it stood by; see `Standing.why`
         self.replayed_to = 0  # the last entry that has its part in the state of whoever follows
@@ -233,6 +234,7 @@ class TakeOver:
             async with asyncio.timeout(self._patience_s):
                 end = max(self.end, self._history.read_to)
                 self.position = await fence.claim(self._claim(), end)
+                self.claimed_s = fence.sent_s
         except TimeoutError as error:
             raise self._unreachable(stream) from error
 
@@ -261,7 +263,7 @@ class TakeOver:
         except TimeoutError:
             return
         if position:
-            self.position, self.why = position, why
+            self.position, self.why, self.claimed_s = position, why, fence.sent_s
             await self._put(Mark.CLAIMED)
 
     async def _finish(self, stream: Stream, fence: Fence) -> None:
