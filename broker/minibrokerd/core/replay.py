@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from minibroker.contract import limits
 from minibroker.contract.wire import RUN
 from minibrokerd.core.durable import blocks, digest
-from minibrokerd.core.durable.cooling import cool
+from minibrokerd.core.durable.cooling import FRAME_OBJECTS_BYTES, cool
 from minibrokerd.core.durable.digest import Outcomes
 from minibrokerd.core.durable.survivors import Live, Survivors, lease_of
 from minibrokerd.core.model import chains, key_settings
@@ -275,7 +275,7 @@ class Replay:
         for number, block, spans in blocks.published(
             self._bodies, meta, record, self._number, self._place
         ):
-            self._taken_bytes += block.extent.size
+            self._taken_bytes += block.extent.size + FRAME_OBJECTS_BYTES
             self._at(number).add(block.first, Live(spans, meta.count), meta.count)
             if meta.session:
                 self._remember(meta, [result_of(block, self._store.told)], b"")
@@ -410,7 +410,7 @@ class Replay:
     @_applies(*blocks.COPIED_RUNS)
     def _copy_run(self, meta: blocks.CopiedRun, record: Record) -> None:
         block, spans = blocks.copied_run(self._bodies, meta, record, self._number, self._place)
-        self._taken_bytes += block.extent.size
+        self._taken_bytes += block.extent.size + FRAME_OBJECTS_BYTES
         wait = (meta.wrote_unix_ms, meta.wait_ms) if meta.wrote_unix_ms else None
         waiting = self._at(meta.queue)
         for some in blocks.apart(meta, spans):

@@ -6,11 +6,16 @@ That is for a log that is read record by record: by a start without side indexes
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from minibrokerd.core.durable.survivors import Live, Survivors
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.extents import Bodies
 from minibrokerd.core.model.messages import Span
+
+FRAME_OBJECTS_BYTES: Final = (
+    800  # of a frame in a replay beside its bytes, about: frames may be of one message
+)
 
 
 def cool(queues: Iterable[Survivors], bodies: Bodies) -> int:
@@ -30,7 +35,7 @@ def _cool_queue(waiting: Survivors, bodies: Bodies) -> int:
                 if live.left:
                     firsts.append(first)
                     lives.append(live)
-                    left_bytes += live.spans[0].block.extent.size
+                    left_bytes += live.spans[0].block.extent.size + FRAME_OBJECTS_BYTES
                 run = None
                 continue
             if run is None or not run.joins(span.first, span.block.extent):
