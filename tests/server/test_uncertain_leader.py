@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 from hand import Hand, Peer, frame, part
 
+from minibroker.contract import wire
+
 
 class Lease:
     """A leadership in the hand of a test."""
@@ -79,6 +81,29 @@ def test_a_broker_that_stood_still_hands_nothing_out_and_confirms_nothing(
     assert [ops(peer) for peer in (producer, consumer, second)] == [[], [], []]
     assert [peer.closed for peer in (producer, consumer, second)] == [True, True, True]
     assert hand.connections == 0
+
+
+def test_an_ack_that_waited_while_the_process_stood_still_is_read_before_the_connection_ends(
+    hand: Hand, lease: Lease
+) -> None:
+    """Else somebody else gets what was done."""
+    consumer, other = consuming(hand), hand.login()
+    other.give(publishing(b"a"))
+    (given,) = consumer.take()
+    origin, first = wire.DELIVERY_RUN.unpack_from(given["columns"])[:2]
+    run = wire.RUN.pack(given["token"], origin, first, 1)
+    ack = frame(part("ack", queue="q", runs=1), sequence=1, answered_below=1, columns=run)
+    lease.ends()
+    hand.loop.call_soon(hand.loop.call_soon, hand.loop.call_soon, consumer.give_chunk, ack)
+    other.give(publishing(b"b", sequence=2))
+    assert consumer.closed
+    lease.goes_on()
+    hand.loop.run()
+    again = hand.login()
+    again.give(frame(part("consume", queue="q", consumer=1, prefetch=9), request=1))
+    columns = [header["columns"] for header in again.take() if header["op"] == "deliver"]
+    (left,) = columns
+    assert wire.DELIVERY_RUN.unpack_from(left)[1] == first + 1
 
 
 def test_clients_are_parted_from_when_the_log_says_that_it_is_over(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from minibrokerd.engine.clock import TURNS
 from minibrokerd.engine.sinks import Sink
 from minibrokerd.log.seam import Leadership
 from minibrokerd.process.logs import events
@@ -16,8 +17,14 @@ from minibrokerd.process.logs import events
 class Certainty:
     """What the engine and the connections go by."""
 
-    def __init__(self, leadership: Leadership | None, sinks: dict[int, Sink]) -> None:
-        """`sinks` are those of the connections."""
+    def __init__(
+        self,
+        leadership: Leadership | None,
+        sinks: dict[int, Sink],
+        call_soon: Callable[..., object],
+    ) -> None:
+        """`sinks` are those of the connections; `call_soon` is the loop's."""
+        self._call_soon = call_soon
         self.leadership = leadership
         self.is_sure = True
         self._sinks = sinks
@@ -39,8 +46,15 @@ class Certainty:
             events.warning("leads_unsurely", connections=len(self._sinks))
             sinks = list(self._sinks.values())
             self._sinks.clear()
-            for sink in sinks:
-                sink.drop()
+            self._drop(sinks)
+
+    def _drop(self, sinks: list[Sink], turns: int = TURNS) -> None:
+        # Acks that waited while the process stood still are read first: nobody else is to get what was acked.
+        if turns:
+            self._call_soon(self._drop, sinks, turns - 1)
+            return
+        for sink in sinks:
+            sink.drop()
 
     def lets_in(self, again: Callable[[], object]) -> bool:
         """Whether somebody may log in now; else `again` is called when that has changed."""

@@ -64,7 +64,7 @@ class Engine:
         self._make_clock = make_clock
         self.clock = make_clock(0)
         self.sinks: dict[int, Sink] = {}
-        self.certainty = Certainty(log.leadership, self.sinks)
+        self.certainty = Certainty(log.leadership, self.sinks, loop.call_soon)
         self.describe: Callable[[int], dict[str, Any]] = lambda connection: {}  # for events
         self.before_tick: Callable[[], object] = lambda: None
         self._dirty: set[int] = set()
