@@ -12,6 +12,7 @@ from log_kinds import Hand, InStream
 from minibroker.contract import limits
 from minibrokerd.replicated.log import JetStreamLog
 from minibrokerd.replicated.office import RENEW_S, SAID_S, SURE_S
+from minibrokerd.replicated.stream import Acked, Outcome
 from minibrokerd.replicated.words import decode
 
 
@@ -127,10 +128,14 @@ async def test_who_waits_for_it_is_told(leading: Leading, clock: Time) -> None:
 
 
 async def test_who_cannot_append_for_longer_than_an_election_takes_says_no_more_that_it_leads(
-    leading: Leading, clock: Time
+    leading: Leading, clock: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may reach whoever stands by, and yet not the server that leads the stream."""
     await leading.append(b"a")
+    assert leading.log._fence is not None
+    told: list[Callable[[Outcome], object]] = []
+    monkeypatch.setattr(leading.log._fence, "begin", lambda parts, tell: told.append(tell))
+    leading.log._renew()
     clock.now_s += SAID_S - 0.1
     leading.log._beat()
     await leading.until(lambda: leading.said)
@@ -140,7 +145,27 @@ async def test_who_cannot_append_for_longer_than_an_election_takes_says_no_more_
     leading.log._beat()
     await leading.turns()
     assert leading.said == []
-    await leading.append(b"b")
+    told[0](Acked(leading.log.position + 1))
     leading.log._beat()
     await leading.until(lambda: leading.said)
+    leading.crash()
+
+
+async def test_who_has_nothing_to_append_says_that_it_leads_for_as_long_as_it_does(
+    leading: Leading, clock: Time
+) -> None:
+    """Without clients nothing is appended for days; and an append that then waits is not late at once."""
+    await leading.append(b"a")
+    for _ in range(3):
+        leading.said.clear()
+        clock.now_s += 86_400
+        leading.log._beat()
+        await leading.until(lambda: leading.said)
+    leading.said.clear()
+    sending = asyncio.ensure_future(leading.append(b"b"))
+    await leading.until(lambda: leading.stream.flight)
+    clock.now_s += SAID_S - 0.1
+    leading.log._beat()
+    await leading.until(lambda: leading.said)
+    await sending
     leading.crash()

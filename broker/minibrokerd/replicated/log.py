@@ -364,6 +364,8 @@ class JetStreamLog:
         if self._appender.is_closed or self._loop is None:
             return
         self.leadership.on_news()
+        if self._appender.is_at_rest:
+            self.leadership.rests()
         if self._fence is not None and not self.leadership.is_given_up:
             word = replace(self._word, end=self._fence.position)
             self._spawn(self._fence.stream.say(word.encode()))

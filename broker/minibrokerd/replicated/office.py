@@ -16,9 +16,7 @@ from typing import Final
 
 SURE_S: Final = 3.0  # well below the 5 s that whoever takes over waits for the sessions of before
 RENEW_S: Final = 1.0  # without an append, while there are clients
-SAID_S: Final = (
-    10.0  # without one, and it is not said any more who leads; an election takes up to 9 s
-)
+SAID_S: Final = 10.0  # without one that was due, and it is not said any more who leads; an election takes up to 9 s
 
 
 class Office:
@@ -29,12 +27,16 @@ class Office:
         self.on_news: Callable[[], object] = lambda: None
         self.renew: Callable[[], object] = lambda: None
         self._clock_s = clock_s
-        self._acked_s = 0.0
+        self._acked_s = self._rested_s = 0.0
 
     def acked(self, sent_s: float) -> None:
         """Note an append that was acked: when it was sent, nobody else led."""
         self._acked_s = sent_s
         self.on_news()
+
+    def rests(self) -> None:
+        """Note that there is nothing to append: whoever leads without clients may have appended last days ago."""
+        self._rested_s = self._clock_s()
 
     @property
     def is_over(self) -> bool:
@@ -48,5 +50,5 @@ class Office:
 
     @property
     def is_given_up(self) -> bool:
-        """Whether another one had better lead, if it can append."""
-        return self._clock_s() - self._acked_s > SAID_S
+        """Whether another one had better lead, if it can append: for too long this one had to, and could not."""
+        return self._clock_s() - max(self._acked_s, self._rested_s) > SAID_S
