@@ -152,3 +152,18 @@ async def test_a_connection_that_is_lost_leaves_it_open_what_became_of_an_append
     scene.appends.lost()
     scene.appends.lost()
     assert scene.told == [Unknown("the connection was lost")]
+
+
+async def test_a_connection_that_has_just_ended_takes_nothing_and_raises_nothing(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvloop raises in the turn between the end of a socket and when nats-py hears of it."""
+
+    def ended(lines: list[bytes]) -> None:
+        raise RuntimeError("unable to perform operation; the handler is closed")
+
+    monkeypatch.setattr(scene.wire, "writelines", ended)
+    scene.begin(b"a")
+    assert scene.told == []
+    scene.appends.lost()
+    assert [type(outcome) for outcome in scene.told] == [Unknown]

@@ -15,6 +15,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from minibrokerd.replicated.stream import Acked, NoRoom, Outcome, Refused, Unknown
@@ -62,7 +63,9 @@ class Appends:
         self._client.awaited, self._told = reply, told
         self._timer = asyncio.get_running_loop().call_later(APPEND_S, self._timed_out)
         lines = commands(self._subjects[is_epoch], reply, parts, expected)
-        self._client._transport.writelines([*lines])
+        # uvloop raises where a socket has ended in this turn, which nats-py hears in the next one, and then `lost`.
+        with suppress(RuntimeError):
+            self._client._transport.writelines([*lines])
 
     def answered(self, data: bytes, headers: bytes | None) -> None:
         """Hear what a server says to the append in flight."""
