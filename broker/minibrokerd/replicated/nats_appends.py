@@ -63,7 +63,7 @@ class Appends:
         self._client.awaited, self._told = reply, told
         self._timer = asyncio.get_running_loop().call_later(APPEND_S, self._timed_out)
         lines = commands(self._subjects[is_epoch], reply, parts, expected)
-        # uvloop raises where a socket has ended in this turn, which nats-py hears in the next one, and then `lost`.
+        # uvloop raises where a socket ended in this turn; nats-py hears of it in the next one, and then `lost`.
         with suppress(RuntimeError):
             self._client._transport.writelines([*lines])
 
