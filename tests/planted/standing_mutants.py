@@ -9,6 +9,7 @@ from mutant import CLIENT, Mutant
 TAKING: Final = "replicated/taking_over.py"
 HEARING: Final = "replicated/standing_by.py"
 HISTORY: Final = "replicated/history.py"
+FENCE: Final = "replicated/leading.py"
 LOG: Final = "replicated/log.py"
 STANDING: Final = ("standing",)
 FOLLOWING: Final = ("replicated/test_standing_by.py",)
@@ -63,9 +64,9 @@ STANDING_MUTANTS: Final = (
     ),
     Mutant(
         "an idle broker does not look whether it still leads",
-        LOG,
-        "        if found and fence.position == position and self._appender.is_at_rest:\n",
-        "        if found and fence.position < position and self._appender.is_at_rest:\n",
+        FENCE,
+        'return "an entry is there" if found and self.position == position else ""\n',
+        'return "an entry is there" if found and self.position < position else ""\n',
         STANDING,
         "T4: it goes on handing out what another one hands out, too",
     ),

@@ -168,11 +168,10 @@ STREAM_MUTANTS: Final = (
     Mutant(
         "a stream is trimmed before its checkpoint is stored",
         LOG,
-        "        self._stamp = now_ms, unix_ms\n        self._appender.put(\n            self._state(Kind.MARKER",
-        "        self._stamp = now_ms, unix_ms\n"
+        "        self._appender.put(parts, partial(self._trimmed, history.log_start, done))\n",
         "        assert self._fence is not None\n"
         "        self._spawn(self._purge(self._fence, history.log_start, done))\n"
-        "        self._appender.put(\n            self._state(Kind.MARKER",
+        "        self._appender.put(parts, partial(self._trimmed, history.log_start, done))\n",
         ("replicated/test_log_in_storms.py",),
         "a crash in between leaves a log that says it begins where nothing is",
     ),

@@ -96,7 +96,13 @@ class BrokerServer:
 
     def prints(self, text: str) -> None:
         """Wait until it has printed a text: its answers and its lines come by two pipes, in any order."""
-        look_until(lambda: text in self.output, self.process, text)
+
+        def has_printed() -> bool:
+            if not self.running:
+                self._wait()  # it may have been quicker than whoever reads
+            return text in self.output
+
+        look_until(has_printed, self.process, text)
 
     def kill(self) -> None:
         """End the process by SIGKILL, at once, and check that this is what ended it."""

@@ -80,7 +80,7 @@ def look_until(
     """Return when `condition` holds; fail when `process` ends before, or after `deadline_s`."""
     deadline = monotonic() + deadline_s
     while not condition():
-        assert lasts(process, LOOK_EVERY_S), f"{process.args!r} ended before {what}"
+        assert lasts(process, LOOK_EVERY_S) or condition(), f"{process.args!r} ended before {what}"
         assert monotonic() < deadline, f"{what}: not within {deadline_s} s"
 
 
