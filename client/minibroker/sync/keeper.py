@@ -7,6 +7,8 @@ a program that only publishes has no such thread.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from minibroker.session.machine import Machine
@@ -26,6 +28,9 @@ class Owner(Protocol):
     """The driver that is looked after."""
 
     machine: Machine
+    clock: Callable[[], float]  # seconds
+    last_write: float
+    todo: deque[Callable[[], object]]
 
     def round(self) -> None:
         """Do, without waiting, what a thread that leads would."""
@@ -40,6 +45,7 @@ class Keeper:
         self._bell = Bell()
         self._stopped = False
         self._sleeps = False  # for long
+        self._looked_s = driver.clock()
         self.is_watched = False  # by a loop that polls the connection
         self.until_ms = 0  # when it looks of its own accord, while it is
 
@@ -53,7 +59,7 @@ class Keeper:
         self._bell.ring()
 
     def soon(self) -> None:
-        """Let what waits be written within a few ms."""
+        """Let what waits be written within a few ms; not at once, or no two acks would share a frame."""
         if self._sleeps:
             self._sleeps = False
             self._bell.ring()
@@ -64,14 +70,34 @@ class Keeper:
 
     def _run(self) -> None:
         while not self._stopped:
-            session = self._machine.session
-            is_calm = session.is_open and not session.owing
-            self._sleeps = is_calm
-            self._bell.wait(self._calm_s() if is_calm else SOON_S if session.is_open else BUSY_S)
+            self._sleeps = True  # before it is looked: what is noted from here on rings
+            if self._is_calm():
+                self._bell.wait(self._calm_s())
+                is_due = self._sleeps  # nobody rang
+            else:
+                self._sleeps = False
+                self._bell.wait(self._soon_s())
+                is_due = not self._machine.session.is_open or self._since_write_s() >= SOON_S
             self._sleeps = False
-            if not is_calm or not self._stopped:
+            if not self._stopped and (is_due or self._driver.clock() - self._looked_s >= IDLE_S):
                 self._look()
         self._bell.close()
+
+    def _is_calm(self) -> bool:
+        """Nothing waits, nor did a moment ago: or each message of a busy consumer would ring."""
+        session = self._machine.session
+        waits = session.owing or self._driver.todo or self._since_write_s() < SOON_S
+        return bool(session.is_open and not waits)
+
+    def _since_write_s(self) -> float:
+        """Return how long at the most anything waits: a write takes all that does."""
+        return self._driver.clock() - self._driver.last_write
+
+    def _soon_s(self) -> float:
+        if not self._machine.session.is_open:
+            return BUSY_S
+        left_s = SOON_S - self._since_write_s()
+        return left_s if left_s > 0 else SOON_S
 
     def _calm_s(self) -> float:
         if not self.is_watched:
@@ -81,6 +107,7 @@ class Keeper:
         return max(SOON_S, (self.until_ms - now) / 1_000)
 
     def _look(self) -> None:
+        self._looked_s = self._driver.clock()
         try:
             if self._machine is self._driver.machine:
                 self._driver.round()
