@@ -9,9 +9,12 @@ from random import Random
 import pytest
 from log_kinds import Hand, InStream
 from log_world import NOW_MS, UNIX_MS
+from sim_stream import SimStream
 from stream_world import MOST
 
 from minibrokerd.log.failures import Deposed
+from minibrokerd.log.format import Kind
+from minibrokerd.replicated.entries import Assembly, statement_of
 from minibrokerd.replicated.failures import Trimmed
 
 LIVES = 6
@@ -47,6 +50,22 @@ async def life(hand: Hand, random: Random, number: int) -> dict[bytes, int]:
     return confirmed
 
 
+def watched(stream: SimStream) -> None:
+    """Have it asserted of each purge that the stream has a checkpoint which says that the log starts there."""
+    purge = stream.purge
+
+    def purge_what_is_not_needed(below: int) -> None:
+        stated, assembly = set(), Assembly()
+        for entry in stream.entries:
+            whole = assembly.add(entry)
+            if whole is not None and whole.header.kind is not Kind.DATA:
+                stated.add(statement_of(whole).log_start)
+        assert below in stated, "it was purged before the checkpoint was stored"
+        purge(below)
+
+    stream.purge = purge_what_is_not_needed  # type: ignore[method-assign]
+
+
 def names(hand: Hand) -> list[bytes]:
     """Return what names the batches that were found."""
     return [bytes(batch.records[0].tail) for batch in hand.found]
@@ -57,6 +76,7 @@ async def test_what_was_confirmed_is_found_by_whoever_leads_next(seed: int, tmp_
     random = Random(seed)
     kind = InStream(tmp_path)
     kind.stream.random, kind.stream.faults = random, MOST
+    watched(kind.stream)
     confirmed: dict[bytes, int] = {}
     epochs: list[int] = []
     count = 0
