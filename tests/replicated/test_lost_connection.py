@@ -52,6 +52,27 @@ async def test_an_append_on_a_connection_that_is_lost_is_unknown_at_once(
     assert "lost" in outcome.reason
 
 
+async def test_a_connection_is_given_up_with_what_it_has_not_sent(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a machine that is gone without a word nobody takes the rest of a large append; TCP tries for 15 minutes."""
+    (node,) = nodes.all
+    stream = NatsStream(parse(nodes.address("orders")))
+    await stream.open()
+    try:
+        monkeypatch.setattr("minibrokerd.replicated.nats_appends.APPEND_S", 3_600.0)
+        node.signal(signal.SIGSTOP)
+        append = asyncio.ensure_future(stream.append([bytes(900_000)] * 25, 0))
+        await asyncio.sleep(0)
+        await stream._client._process_op_err(OSError("pings are not answered"))
+        async with asyncio.timeout(10):
+            outcome = await append
+    finally:
+        node.signal(signal.SIGCONT)
+        await stream.close()
+    assert isinstance(outcome, Unknown)
+
+
 async def test_a_connection_that_was_given_up_without_a_word_is_made_again(nodes: Nodes) -> None:
     """As behind a password that was changed at the servers first: the broker waited for ever."""
     stream = NatsStream(parse(nodes.address("orders")))
@@ -64,6 +85,27 @@ async def test_a_connection_that_was_given_up_without_a_word_is_made_again(nodes
         assert await stream.append([b"a"], 0) == Acked(1)
     finally:
         await stream.close()
+
+
+async def test_who_listened_listens_on_a_connection_that_was_made_again(nodes: Nodes) -> None:
+    """Who stands by would hear nothing any more, and depose a broker that lives."""
+    address = parse(nodes.address("orders"))
+    stream, other = NatsStream(address), NatsStream(address)
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+    await stream.open()
+    await other.open()
+    try:
+        await stream.hear(heard.put_nowait)
+        await stream.answer(lambda question: b"here")
+        await stream._client._close(stream._client.CLOSED, do_cbs=False)
+        await stream.connect()
+        await other.say(b"I lead")
+        async with asyncio.timeout(10):
+            assert await heard.get() == b"I lead"
+        assert await other.ask_brokers(b"who", 10.0, 1) == [b"here"]
+    finally:
+        await stream.close()
+        await other.close()
 
 
 async def test_what_is_read_is_read_where_a_server_is_gone_without_a_word(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from minibrokerd.replicated.failures import NoClient
@@ -15,7 +16,7 @@ from minibrokerd.replicated.nats_stream import NatsStream
 from minibrokerd.replicated.stream import StreamAway
 from minibrokerd.replicated.stream_address import StreamAddress
 
-AGAIN_S: Final = 1.0  # until a server of NATS is there
+AGAIN_S: Final = 1.0  # until it is seen to that a server of NATS is there
 
 
 class Answering:
@@ -34,11 +35,14 @@ class Answering:
     async def run(self) -> None:
         """Answer until cancelled."""
         try:
-            is_heard = False
-            while not is_heard:
-                is_heard = await self._is_heard()
+            while not await self._is_heard():
                 await asyncio.sleep(AGAIN_S)
-            await asyncio.Event().wait()
+            while True:
+                await asyncio.sleep(AGAIN_S)
+                with suppress(StreamAway):
+                    await (
+                        self._stream.connect()
+                    )  # nats-py gives up a connection whose login is refused
         except NoClient:
             return  # as below
         finally:

@@ -37,6 +37,17 @@ def new_client(address: StreamAddress) -> tuple[Any, type[Exception]]:
                 raise errors.Error(PLAIN)
             await super()._process_info(info, initial_connection)
 
+        async def _attempt_reconnect(self) -> None:
+            """Give up what was not sent: of a server that is gone without a word nobody takes it for minutes."""
+            self.drop()
+            await super()._attempt_reconnect()
+
+        def drop(self) -> None:
+            """End the socket, with what is still to be sent."""
+            writer = getattr(self._transport, "_io_writer", None)
+            if writer is not None:
+                writer.transport.abort()
+
         async def _process_msg(
             self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
         ) -> None:

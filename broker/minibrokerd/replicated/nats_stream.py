@@ -78,6 +78,9 @@ class NatsStream:
         self._inbox = ""
         self._answers: dict[str, asyncio.Queue[Any]] = {}
         self._asked = 0
+        self._ears: dict[
+            str, Callable[[Any], Any]
+        ] = {}  # by subject, what a new connection listens for
         self.said = ""  # the last thing that the client said of the connection
         self._denied = ""  # what a server does not let us do, since the last append or question
         self._told: set[str] = set()  # of that, what was logged
@@ -178,6 +181,8 @@ class NatsStream:
             )
             await unless(connecting, refused, OPEN_S)
             await client.subscribe(f"{inbox}.*", cb=self._answered)
+            for subject, heard in self._ears.items():
+                await client.subscribe(subject, cb=heard)
             await client.flush()  # an append does not wait for what nats-py has yet to write
             client.options["max_reconnect_attempts"] = -1
         except LoginUnusable as error:
@@ -358,16 +363,14 @@ class NatsStream:
 
     async def hear(self, heard: Callable[[bytes], None]) -> None:
         """Subscribe to that subject; see `Stream`."""
-        await self._connect()
 
         async def said(message: Any) -> None:
             heard(message.data)
 
-        await self._client.subscribe(self._address.alive_subject, cb=said)
+        await self._listen(self._address.alive_subject, said)
 
     async def answer(self, answer_to: Callable[[bytes], bytes | None]) -> None:
         """Answer what operators ask, from now on; StreamAway."""
-        await self._connect()
 
         async def asked(message: Any) -> None:
             said = answer_to(message.data)
@@ -375,7 +378,12 @@ class NatsStream:
                 with suppress(*self._errors):
                     await self._client.publish(message.reply, said)
 
-        await self._client.subscribe(self._address.asked_subject, cb=asked)
+        await self._listen(self._address.asked_subject, asked)
+
+    async def _listen(self, subject: str, heard: Callable[[Any], Any]) -> None:
+        await self._connect()
+        await self._client.subscribe(subject, cb=heard)
+        self._ears[subject] = heard
 
     async def ask_brokers(self, question: bytes, wait_s: float, most: int) -> list[bytes]:
         """Return what brokers answer within `wait_s`, `most` of them; StreamAway."""
@@ -449,9 +457,14 @@ class NatsStream:
             await self._end(client)
 
     async def _end(self, client: Any) -> None:
-        with suppress(*self._errors):
-            async with asyncio.timeout(END_S):  # behind a handshake that failed it waits for ever
-                await client.close()
+        try:
+            with suppress(*self._errors):
+                async with asyncio.timeout(
+                    END_S
+                ):  # behind a handshake that failed it waits for ever
+                    await client.close()
+        finally:
+            client.drop()
 
 
 def _from(first: int, found: list[Entry]) -> list[Entry]:
