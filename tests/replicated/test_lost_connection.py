@@ -55,7 +55,7 @@ async def test_an_append_on_a_connection_that_is_lost_is_unknown_at_once(
 async def test_a_connection_is_given_up_with_what_it_has_not_sent(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a machine that is gone without a word nobody takes the rest of a large append; TCP tries for 15 minutes."""
+    """Nobody takes the rest of a large append of a machine that is gone; TCP tries for 15 minutes."""
     (node,) = nodes.all
     stream = NatsStream(parse(nodes.address("orders")))
     await stream.open()

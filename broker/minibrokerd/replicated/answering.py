@@ -35,25 +35,19 @@ class Answering:
     async def run(self) -> None:
         """Answer until cancelled."""
         try:
-            while not await self._is_heard():
-                await asyncio.sleep(AGAIN_S)
+            is_heard = False
             while True:
+                with suppress(StreamAway):  # whoever starts, or stands by, says what is wrong
+                    if is_heard:
+                        await self._stream.connect()  # given up where a login was refused
+                    else:
+                        await self._stream.answer(self.answer_to)
+                    is_heard = True
                 await asyncio.sleep(AGAIN_S)
-                with suppress(StreamAway):
-                    await (
-                        self._stream.connect()
-                    )  # nats-py gives up a connection whose login is refused
         except NoClient:
             return  # as below
         finally:
             await self._stream.close()
-
-    async def _is_heard(self) -> bool:
-        try:
-            await self._stream.answer(self.answer_to)
-        except StreamAway:
-            return False  # whoever starts, or stands by, says what is wrong with the servers
-        return True
 
     def answer_to(self, question: bytes) -> bytes | None:
         """Return what is answered; None: nothing."""
