@@ -17,6 +17,7 @@ class Wire:
     """A client of nats-py, as far as appends use one: what was written, and what is waited for."""
 
     awaited = b""
+    unsent_bytes = 0
 
     def __init__(self) -> None:
         self.written = b""
@@ -167,3 +168,25 @@ async def test_a_connection_that_has_just_ended_takes_nothing_and_raises_nothing
     assert scene.told == []
     scene.appends.lost()
     assert [type(outcome) for outcome in scene.told] == [Unknown]
+
+
+async def test_an_append_is_waited_for_as_long_as_it_is_still_being_sent(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch may have 20 MB. Given up on a slow way, it would be begun again for ever."""
+    monkeypatch.setattr(nats_appends, "APPEND_S", 3_600.0)
+    reply = scene.begin(b"a" * 900_000)
+    for scene.wire.unsent_bytes in (700_000, 300_000, 0):
+        scene.appends._timed_out()
+        assert scene.told == []
+    scene.appends._timed_out()
+    assert scene.told == [Unknown("late")]
+    scene.told.clear()
+    reply = scene.begin(b"b" * 900_000)
+    scene.wire.unsent_bytes = 700_000
+    scene.appends._timed_out()
+    scene.hears(reply, b'{"stream":"orders","seq":8}')
+    scene.begin(b"c" * 900_000, expected=8)
+    for _ in range(2):
+        scene.appends._timed_out()
+    assert scene.told == [Acked(8), Unknown("late")], "nothing more was taken"

@@ -54,6 +54,7 @@ class Appends:
         self._begun = 0
         self._told: Told | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._unsent_bytes = 0  # at the last look: the append is still being sent
 
     def begin(self, parts: Sequence[bytes], expected: int, told: Told, *, is_epoch: bool) -> None:
         """Send an append; its outcome follows. The client has to be connected."""
@@ -80,6 +81,11 @@ class Appends:
             self._tell(Unknown(self._why(ConnectionError("the connection was lost"))))
 
     def _timed_out(self) -> None:
+        before_bytes, self._unsent_bytes = self._unsent_bytes, self._client.unsent_bytes
+        if self._unsent_bytes < before_bytes if before_bytes else self._unsent_bytes:
+            # On a slow way a large one takes longer, and would be begun again for ever.
+            self._timer = asyncio.get_running_loop().call_later(APPEND_S, self._timed_out)
+            return
         self._tell(Unknown(self._why(TimeoutError())))
 
     def _tell(self, outcome: Outcome) -> None:
@@ -90,7 +96,7 @@ class Appends:
 
     def forget(self) -> None:
         """Wait no more for the append in flight, if there is one: what comes for it now is late."""
-        self._told, self._client.awaited = None, b""
+        self._told, self._client.awaited, self._unsent_bytes = None, b"", 0
         if self._timer is not None:
             self._timer.cancel()
 

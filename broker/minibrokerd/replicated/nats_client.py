@@ -37,6 +37,21 @@ def new_client(address: StreamAddress) -> tuple[Any, type[Exception]]:
                 raise errors.Error(PLAIN)
             await super()._process_info(info, initial_connection)
 
+        _unsent_before = 0
+
+        @property
+        def unsent_bytes(self) -> int:
+            """What the socket has not taken yet."""
+            writer = getattr(self._transport, "_io_writer", None)
+            return 0 if writer is None else int(writer.transport.get_write_buffer_size())
+
+        async def _send_ping(self, *of: Any) -> None:
+            """Count no ping as unanswered that stands behind what is being sent."""
+            before, self._unsent_before = self._unsent_before, self.unsent_bytes
+            if self._unsent_before < before:
+                self._pings_outstanding = 0
+            await super()._send_ping(*of)
+
         async def _attempt_reconnect(self) -> None:
             """Give up what was not sent: of a server that is gone without a word nobody takes it for minutes."""
             self.drop()
