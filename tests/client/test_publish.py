@@ -165,6 +165,21 @@ async def test_a_written_publish_past_its_deadline_is_unknown(
     assert (await broker.queue("q").publish(b"b")).sequence == 1
 
 
+async def test_an_unknown_outcome_says_why_there_is_no_connection(
+    broker: minibroker.Broker, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unreachable(*args: Any) -> Any:
+        raise ConnectionRefusedError("nobody there")
+
+    server.withhold = True
+    task = asyncio.ensure_future(broker.queue("q").publish(b"a", timeout=0.05))
+    await settle_loop()
+    monkeypatch.setattr("minibroker.aio.dialling.dial", unreachable)
+    server.links[-1].fail(ConnectionResetError("gone"))
+    with pytest.raises(minibroker.OutcomeUnknown, match=r"stored or not \((gone|nobody)"):
+        await task
+
+
 async def test_an_unwritten_publish_past_its_deadline_is_not_sent(
     broker: minibroker.Broker, server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

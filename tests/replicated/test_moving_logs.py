@@ -244,7 +244,7 @@ def test_a_server_that_runs_keeps_its_log(
     assert command(files.data_dir, new_stream()).returncode == exits.LOCKED
     done = command(address, tmp_path / "back")
     assert done.returncode == exits.REFUSED
-    assert "a broker leads it; stop that first" in done.stderr
+    assert "a broker leads it; stop those that stand by, then that one" in done.stderr
     assert stream.running
 
 
@@ -325,6 +325,8 @@ async def test_clients_go_on_over_a_move(
             done = await asyncio.to_thread(command, source, dest)
             assert done.returncode == 0, done.stderr
             is_back = "--log" in server.flags
+            advice = "copy the file `tokens`" if is_back else f"--standby --data-dir {source}"
+            assert advice in done.stderr
             server.flags = () if is_back else ("--log", address)
             server.data_dir = tmp_path / ("back" if is_back else "other")
             await asyncio.to_thread(server.restart)

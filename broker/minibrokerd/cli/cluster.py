@@ -287,7 +287,8 @@ def ask(
             raise
         if isinstance(error, LogError):
             fail(str(error), error.exit_code)
-        fail(f"the log in {log} cannot be reached: {error}", exits.UNREACHABLE)
+        advice = "see that most servers of NATS run, and that the stream is called so"
+        fail(f"the log in {log} cannot be reached: {error}; {advice}", exits.UNREACHABLE)
 
 
 def _claim_of(entry: Any, stored: str) -> Claim | None:

@@ -69,7 +69,7 @@ def move_command(
     if copies:
         note(f"before a server starts on the copy: minibroker log restore --data-dir {dest}")
     elif not dry_run:
-        note(f"next: minibroker serve {_flag(dest)}")
+        note(f"next: minibroker serve {_flags(source, dest)}")
 
 
 def shown(text: str) -> Path:
@@ -114,7 +114,9 @@ def _address(text: str) -> Any:
         raise click.UsageError(str(error)) from error
 
 
-def _flag(text: str) -> str:
-    if "://" not in text:
-        return f"--data-dir {text}"
-    return f"--log {_address(text)}"
+def _flags(source: str, dest: str) -> str:
+    if "://" not in dest:
+        return f"--data-dir {dest} (tokens are not moved: copy the file `tokens` there)"
+    log = f"--log {_address(dest)} --standby"
+    # Its tokens stay in the directory that the log has left.
+    return log if "://" in source else f"{log} --data-dir {source}"

@@ -99,7 +99,8 @@ async def _looked_through(origin: Origin) -> tuple[Tally, Core]:
 def _refuse_another(there: Tally, all_of_it: Tally, name: str, *, is_whole: bool) -> None:
     if there.batches > all_of_it.batches or (is_whole and there != all_of_it):
         raise CannotMove(
-            f"cannot move to {name}: another state of this log is there already; nothing was changed"
+            f"cannot move to {name}: another state of this log is there already; nothing was changed. "
+            "Name a new one"
         )
 
 

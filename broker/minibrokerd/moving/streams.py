@@ -136,7 +136,9 @@ class StreamOrigin(_End):
         await self._stream.hear(heard.append)
         await asyncio.sleep(SILENT_S)
         if heard:
-            raise CannotMove(f"cannot move {self.name}: a broker leads it; stop that first")
+            raise CannotMove(
+                f"cannot move {self.name}: a broker leads it; stop those that stand by, then that one"
+            )
         if how is How.MOVE:
             log = self._new_log("a move to elsewhere")
             self._claim(log)

@@ -68,8 +68,8 @@ EXITS: Final = (
     ),
     Exit(
         UNREACHABLE,
-        "the server cannot be reached; serve: the address cannot be listened on",
-        "check the address and that the server runs",
+        "the server cannot be reached; serve: nothing can listen there, or most servers of NATS are away",
+        "check the address and that the server runs, and those of NATS",
     ),
     Exit(
         LOG_FAILED,
@@ -94,7 +94,7 @@ EXITS: Final = (
     Exit(
         DEPOSED,
         "serve: another broker leads the replicated log; this one confirmed nothing more",
-        "start again, to take over when that one ends",
+        "start again with --standby: it takes over when that one ends",
     ),
     Exit(
         LOCKED,

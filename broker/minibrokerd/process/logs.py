@@ -151,7 +151,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "spool_lacks": "bodies are not in the spool at `path`, or damaged there; they are fetched (said once)",
     "leads_unsurely": "for 3 s no append was acked, so another broker may lead; all `connections` were ended",
     "trim_failed": "what the replicated log has no longer to keep could not be purged; that is done later",
-    "stopping": "a signal asked for a stop",
+    "stopping": "a signal asked for a stop, or `minibroker cluster step-down` (`signal` is empty)",
     "signal_ignored": "a signal came that does not end the server, or means nothing to it",
     "continued": "the process had been stopped (SIGSTOP, Ctrl-Z) and goes on; leases ran on meanwhile",
     "drained": "all that was taken is safe and answered",

@@ -109,6 +109,7 @@ class AnotherLeads(Deposed):
         LogError.__init__(
             self,
             f"another broker leads the log in {stream}: {what} behind entry {position}, the last one of this one. "
-            "Nothing more was confirmed; start again to take over when that one ends",
+            "Nothing more was confirmed. Start again with --standby, to take over when that one ends; without, it "
+            "would depose that one",
         )
         self.expected, self.found = position, position + 1

@@ -77,7 +77,8 @@ class Publishes:
                 error = group.refusal
             self._outbox.answered(group)
         else:
-            error = OutcomeUnknown("no confirm came in time; it may be stored or not")
+            why = f" ({trouble})" if trouble and not self._session.is_open else ""
+            error = OutcomeUnknown(f"no confirm came in time; it may be stored or not{why}")
         self.fail(group, error)
 
     def gives_up(self, group: PublishGroup, now_ms: int) -> bool:
