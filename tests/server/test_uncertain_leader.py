@@ -164,3 +164,15 @@ def test_without_clients_nothing_is_said_of_it(
     lease.goes_on()
     hand.loop.run()
     assert ops(peer) == ["welcome"]
+
+
+def test_a_log_that_grows_by_what_says_who_leads_is_kept_short_though_nobody_writes(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry each second fills within days what a stream with a limit keeps for acks."""
+    asked: list[int] = []
+    monkeypatch.setattr(hand.server.engine._forwarder, "step", lambda *at: bool(asked.append(1)))
+    hand.login()
+    asked.clear()
+    hand.pass_s(3)
+    assert len(asked) == 3

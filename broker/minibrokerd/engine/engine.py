@@ -412,6 +412,8 @@ class Engine:
     def look_at_memory(self) -> None:
         """Compare what the process takes with its limit; called once a second."""
         self._pager.look()
+        if self.certainty.leadership is not None:
+            self._length.bound_soon()  # who says only that it leads makes its log longer, and syncs nothing
 
     # -- time -----------------------------------------------------------------------------------
 
