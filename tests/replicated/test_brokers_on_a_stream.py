@@ -96,6 +96,24 @@ def test_who_stands_by_takes_over_when_the_other_one_dies(
     assert times == sorted(times), "log time went back"
 
 
+def test_a_token_file_that_cannot_be_read_any_more_keeps_nobody_from_taking_over(
+    start_broker: StartBroker, new_stream: NewStream
+) -> None:
+    """It would claim the log and end: what was read before holds, as where somebody leads."""
+    address = new_stream()
+    first = start_broker("--log", address)
+    second = start_broker("--log", new_stream())
+    second.kill()
+    second.flags = ("--log", address, "--standby")
+    process = second.launch()
+    second.prints("standing_by")
+    (second.data_dir / "tokens").write_text("no token at all\n")
+    first.kill()
+    look_until(lambda: second.output.count("listening on") == 2, process, "a second start")
+    assert "tokens_refused" in second.output
+    assert publish(second, "a") == ["replicated"]
+
+
 async def log_times(address: str) -> list[int]:
     """Return the log times of the batches in a stream, oldest first."""
     stream = NatsStream(parse(address))

@@ -64,6 +64,11 @@ class Entry:
         self._signature = token_file.signature(self._directory)
         self._set(token_file.read(self._directory))
 
+    def look_at_tokens(self) -> None:
+        """Read the tokens again if they have changed; where they cannot be used, what was read before stays."""
+        if token_file.signature(self._directory) != self._signature:
+            self._load_tokens()
+
     def start(self, *, is_local: bool) -> None:
         """Look at the files from now on; `is_local`: only this machine reaches the port."""
         if self._tls is not None and self._tls.is_key_open:
@@ -87,9 +92,8 @@ class Entry:
     def _look_again(self) -> None:
         if self._tls is not None and self._tls.has_changed():
             self._load_certificates()
-        if token_file.signature(self._directory) != self._signature:
-            self._load_tokens()
-        elif self._expires_s is not None and time.time() >= self._expires_s:
+        self.look_at_tokens()
+        if self._expires_s is not None and time.time() >= self._expires_s:
             self._cut_off()
         if self._door.quotas.look(self._connections.engine.core.store.queues.values()):
             self._loop.call_soon(self._step_quotas)

@@ -255,7 +255,10 @@ class Server:
         # Reading back and scrubbing, one at a time: each thread more would have a heap of its own.
         self.loop.set_default_executor(ThreadPoolExecutor(1, "minibroker-read"))
         try:
-            self._entry.read_tokens()
+            if self._options.standby:  # the log is claimed already: nobody else would lead instead
+                self._entry.look_at_tokens()
+            else:
+                self._entry.read_tokens()
             recovering = Recovering(
                 self._log, self.engine, self._notifier, self._http.start, lambda: signals.asked
             )
