@@ -215,6 +215,14 @@ async def test_who_was_left_is_refused_and_so_is_another_target(
     await moved(StreamOrigin(other), DirectoryTarget(tmp_path / "back", SEGMENT_BYTES))
     with pytest.raises(LogMoved):
         list(log_in(other).recover())
+    # Both still hold the very same batches, and no server would start on them.
+    back = DirectoryOrigin(tmp_path / "back")
+    with pytest.raises(CannotMove, match="was moved away"):
+        await moved(back, StreamTarget(other))
+    third = parse(new_stream())
+    await moved(DirectoryOrigin(tmp_path / "back"), StreamTarget(third))
+    with pytest.raises(CannotMove, match="was moved away"):
+        await moved(StreamOrigin(third), DirectoryTarget(path, SEGMENT_BYTES))
 
 
 # -- the command, with brokers ------------------------------------------------------------------------

@@ -336,8 +336,12 @@ class DataDirectory:
         self.ops.rename(self.at("moved.tmp"), self.at("moved"))
         self.sync()
 
+    def was_left(self) -> bool:
+        """Return whether the log is elsewhere now."""
+        return self.ops.exists(self.at("moved"))
+
     def _refuse_moved(self) -> None:
-        if self.ops.exists(self.at("moved")):
+        if self.was_left():
             to = self._read("moved", _LOCK_BYTES).decode(errors="surrogateescape").strip()
             raise LogMoved(self.path, to, f"remove {self.at('moved')}")
 

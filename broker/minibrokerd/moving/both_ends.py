@@ -26,6 +26,13 @@ class CannotMove(LogError):
     exit_code = exits.REFUSED
 
 
+class WasLeft(CannotMove):
+    """The target is where a log was moved away from: it says so to every start, and would go on to."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"cannot move to {name}: a log was moved away from there. Name a new one")
+
+
 class How(Enum):
     """What is done to a log."""
 

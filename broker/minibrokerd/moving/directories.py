@@ -19,7 +19,7 @@ from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.fileops import FileOps, sync_entries
 from minibrokerd.log.recovery import Recovery
 from minibrokerd.log.seam import Batch, Room
-from minibrokerd.moving.both_ends import CannotMove, How, Origin, Tally
+from minibrokerd.moving.both_ends import CannotMove, How, Origin, Tally, WasLeft
 from minibrokerd.rescue.restoring import AtOnce
 
 SUFFIX: Final = ".moving"
@@ -87,7 +87,10 @@ class DirectoryTarget:
         tally = Tally()
         if not self._path.exists() or not any(self._path.iterdir()):
             return tally, False
-        recovery = Recovery(DataDirectory(self._path, FileOps()), FileOps())
+        directory = DataDirectory(self._path, FileOps())
+        recovery = Recovery(directory, FileOps())
+        if directory.was_left():
+            raise WasLeft(self.name)
         for batch in recovery.batches():
             assert isinstance(batch, Batch), "no side index was asked for"
             tally.add(batch)

@@ -12,7 +12,7 @@ from time import monotonic, time_ns
 from typing import Final
 
 from minibrokerd.log.seam import Batch
-from minibrokerd.moving.both_ends import CannotMove, How, Origin, Tally
+from minibrokerd.moving.both_ends import CannotMove, How, Origin, Tally, WasLeft
 from minibrokerd.replicated.failures import StreamUnreachable
 from minibrokerd.replicated.history import MOVED_TO, MOVES_IN, History
 from minibrokerd.replicated.leading import READ_BYTES
@@ -196,6 +196,8 @@ class StreamTarget(_End):
                 f"cannot move to {self.name}: it is not empty: a broker ran on it, or another log is there; "
                 "name a new stream, or delete this one if nothing in it is wanted"
             )
+        if history.moved_to:
+            raise WasLeft(self.name)
         return tally, bool(self._upto) and not history.half_of
 
     async def open(self, origin: Origin) -> None:
