@@ -10,9 +10,10 @@ import pytest
 from log_kinds import Hand, InStream
 
 from minibroker.contract import limits
+from minibrokerd.replicated.failures import LoginRefused
 from minibrokerd.replicated.log import JetStreamLog
 from minibrokerd.replicated.office import RENEW_S, SAID_S, SURE_S
-from minibrokerd.replicated.stream import Acked, Outcome
+from minibrokerd.replicated.stream import Acked, Outcome, Stream
 from minibrokerd.replicated.words import decode
 
 
@@ -168,4 +169,24 @@ async def test_who_has_nothing_to_append_says_that_it_leads_for_as_long_as_it_do
     leading.log._beat()
     await leading.until(lambda: leading.said)
     await sending
+    leading.crash()
+
+
+async def test_a_login_that_is_refused_once_it_leads_is_tried_again_with_a_pause(
+    leading: Leading, clock: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a refusal comes within a millisecond, and would be asked for a thousand times a second."""
+    tried: list[int] = []
+
+    async def refused() -> Stream:
+        tried.append(1)
+        await asyncio.sleep(0)
+        raise LoginRefused("simulated", "another password")
+
+    monkeypatch.setattr(leading.log, "_open_stream", refused)
+    connecting = asyncio.ensure_future(leading.log._connect())
+    await leading.until(lambda: tried)
+    await leading.turns()
+    assert len(tried) == 1
+    connecting.cancel()
     leading.crash()

@@ -171,7 +171,12 @@ def test_a_log_that_grows_by_what_says_who_leads_is_kept_short_though_nobody_wri
 ) -> None:
     """An entry each second fills within days what a stream with a limit keeps for acks."""
     asked: list[int] = []
-    monkeypatch.setattr(hand.server.engine._forwarder, "step", lambda *at: bool(asked.append(1)))
+
+    def step(now_ms: int, unix_ms: int) -> bool:
+        asked.append(unix_ms)
+        return False
+
+    monkeypatch.setattr(hand.server.engine._forwarder, "step", step)
     hand.login()
     asked.clear()
     hand.pass_s(3)

@@ -230,6 +230,7 @@ class JetStreamLog:
                 stream = await self._open_stream()
             except LogError as error:
                 self._stalls(str(error))
+                await asyncio.sleep(LOOK_S)  # a login is refused at once
                 continue
             self._fence = self._make_fence(stream, asyncio.sleep)
             self._fence.position = self._taking.position
