@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -160,6 +161,41 @@ def test_one_that_stands_still_keeps_the_turn_while_nobody_else_is_there() -> No
     world.advance(LEASE_MS + 100)
     first.request({"op": "ping"})
     assert bodies(first.messages()) == [0]
+
+
+def be_silent(world: World, client: Client) -> None:
+    client.consume("other", consumer=2, lease_ms=LEASE_MS)
+    client.publish("other", b"it stands still with this")
+    client.begin(*client.messages())
+    world.advance(LEASE_MS + 100)
+
+
+def be_paused(world: World, client: Client) -> None:
+    client.request({"op": "pause", "client": "second"})
+
+
+def speak(client: Client) -> None:
+    client.request({"op": "ping"})
+
+
+def be_unpaused(client: Client) -> None:
+    client.request({"op": "unpause", "client": "second"})
+
+
+@pytest.mark.parametrize(("stand_still", "go_on"), [(be_silent, speak), (be_paused, be_unpaused)])
+def test_one_that_stood_still_on_the_bench_has_the_turn_when_it_goes_on(
+    stand_still: Callable[[World, Client], None], go_on: Callable[[Client], None]
+) -> None:
+    """Nobody else is there, and nothing else happens in the queue."""
+    world, first, second = made()
+    stand_still(world, second)
+    second.inbox.clear()
+    first.cancel()
+    first.publish("q", b"0", b"1")
+    assert second.messages() == []
+    go_on(second)
+    assert [bodies([each]) for each in second.messages() if each.queue == "q"] == [[0], [1]]
+    world.check()
 
 
 def test_a_paused_client_passes_the_turn() -> None:

@@ -95,9 +95,12 @@ def line_up(store: Store, queue: Queue, consumer: Consumer) -> None:
 
 
 def line_up_all(store: Store, connection: Connection) -> None:
-    """Let every consumer of a connection that can take something stand in its line."""
+    """Let every consumer of a connection that can take something stand in its line, or have a free turn."""
     for consumer in [*connection.consumers.values(), *connection.receives.values()]:
-        line_up(store, store.by_number[consumer.queue_number], consumer)
+        queue = store.by_number[consumer.queue_number]
+        line_up(store, queue, consumer)
+        if consumer.waiting and queue.group in store.sums.singles:
+            store.touch(queue.group)  # it may wait on the bench, and have been passed over
 
 
 def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
