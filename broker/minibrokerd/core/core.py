@@ -361,7 +361,7 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
         )
     results, lost, rests_on = apply_parts(store, frame)
     # A message in memory is gone after a restart: its frame, when it comes again, must not be taken for known.
-    recorded = bool(store.effects.records) and (
+    recorded = bool(store.effects.records or (lost and _names_what_stands(results))) and (
         results[0].get("durability") != "memory" or not _is_in_memory(results)
     )
     # What no segment can hold is forgotten by a start: then the frame is judged as one that was never seen.
@@ -383,6 +383,11 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
         confirm_with_others(store, connection, sequence, results, rests_on)
     else:
         confirm(store, frame, results, lost, rests_on)
+
+
+def _names_what_stands(results: list[Result]) -> bool:
+    """Whether some messages were there already: judged anew, when those have ended, theirs would be stored."""
+    return any("known" in each for each in results)
 
 
 def _is_in_memory(results: list[Result]) -> bool:

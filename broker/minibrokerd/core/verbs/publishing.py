@@ -115,7 +115,8 @@ def publish(work: Publishing) -> tuple[Result, Sequence[Run], int]:
         make_room(store, queue, asked_of(sizes, count, plan))
     durability, before = queue.durability, queue.last_batch
     if plan is not None and not stored:
-        return _confirm_planned(work, queue, None, before)
+        # Only its answer is in the log: whoever leads no more can write none, and does not say what stands.
+        return _confirm_planned(work, queue, None, max(store.rests_on(durability, size), before))
     ttl_ms = part.ttl_ms
     if queue.settings is not DEFAULTS:
         ttl_ms = lifetime_of(queue, ttl_ms)
