@@ -78,6 +78,9 @@ class TaskTakeOver(TakeOver):
             raise self._unreachable(self._stream)
         return asked.result()
 
+    def _rest(self) -> None:
+        """Its task ends at its next step, and does nothing in it."""
+
     def _begin(self) -> None:
         if not self._is_begun:
             self._is_begun = True

@@ -100,11 +100,6 @@ class StandingWorld(StreamWorld):
         super()._came(broker, error)
         self._start()
 
-    def may_refuse(self, broker: StreamBroker) -> bool:
-        """Whoever leads may have trimmed a body that is asked for here; the process ends, and is started again."""
-        self.met["refused"] += 1
-        return broker.standby or super().may_refuse(broker)
-
     def _overtaken(self, before: StreamBroker) -> None:
         """Another one leads: as far as the books go the life of this one is over, and it goes on."""
         self.note(f"{before.name} is overtaken")

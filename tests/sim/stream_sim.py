@@ -26,7 +26,7 @@ from minibrokerd.log.failures import LogError
 from minibrokerd.process import memory
 from minibrokerd.replicated import log as replicated_log
 from minibrokerd.replicated import stalls, standing_by
-from minibrokerd.replicated.failures import AnotherLeads, BodyGone, StreamUnreachable, Trimmed
+from minibrokerd.replicated.failures import AnotherLeads, StreamUnreachable, Trimmed
 from minibrokerd.serving import which_log
 
 LONG_STARTS_US = 120 * SECOND_US  # by then a start has come to its end, or given up
@@ -110,9 +110,8 @@ class StreamWorld(World):
         self.refusals += 1
         if not isinstance(error, LogError):
             raise error
-        if not isinstance(error, StreamUnreachable | Trimmed | BodyGone) or not self.may_refuse(
-            broker
-        ):
+        # A body that a replay needs and nobody has any more is no end: the log is read anew.
+        if not isinstance(error, StreamUnreachable | Trimmed) or not self.may_refuse(broker):
             self._give_up("I12", f"the broker does not start: {error}")
         self.loop.at(self.loop.now_us + SECOND_US // 2, self.life, self._start)
 

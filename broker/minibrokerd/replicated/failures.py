@@ -87,7 +87,7 @@ class Trimmed(ReadAgain):
         self.stream = stream
 
 
-class BodyGone(LogError):
+class BodyGone(ReadAgain):
     """A record of a message says more of one whose bytes the leader gave up meanwhile, and they are not here."""
 
     exit_code = exits.UNREACHABLE
@@ -97,6 +97,7 @@ class BodyGone(LogError):
             f"cannot follow the log in {stream}: what stood behind entry {sequence} was trimmed meanwhile, by the "
             "broker that leads, and the spool does not have it; start again"
         )
+        self.stream = stream
 
 
 class AnotherLeads(Deposed):

@@ -19,7 +19,7 @@ from time import monotonic
 from typing import Any, Final
 
 from minibrokerd.log import format as layout
-from minibrokerd.log.failures import LogError, ReadAgain
+from minibrokerd.log.failures import LogError
 from minibrokerd.log.format import Kind
 from minibrokerd.log.log_versions import FORMAT_VERSION
 from minibrokerd.log.recovery import RecoveryReport
@@ -120,15 +120,10 @@ class JetStreamLog:
             ReadAgain: to be called again; what was yielded counts no more.
             LogError: see `failures.py`.
         """
-        if self._taking is None:
-            self._take_over(None)
-        assert self._taking is not None, "it was made"
-        try:
-            yield from self._taking.batches()
-        except ReadAgain:
-            self._taking = None
-            self.history.begin_again()
-            raise
+        taking = self._taking
+        if taking is None or taking.is_spent:
+            taking = self._take_over(None)
+        yield from taking.batches()
         history = self.history
         self.store_id, self.session_key = history.store_id, history.session_key
         self.now_ms, self.clean = history.now_ms, history.is_clean
@@ -141,7 +136,8 @@ class JetStreamLog:
     ) -> AsyncIterator[list[Batch] | None]:
         """Yield batches as they come while another broker leads; at its end the log is claimed, for `recover`.
 
-        None: what came before counts no more. Ends early when `is_stopped`; then the log is as it was.
+        None: what came before counts no more. Ends early when `is_stopped`; then the log is as it was. It is
+        called again where a replay raised `ReadAgain`.
         """
         standing.own_run = self._word.run
         return self._take_over(standing).following(is_stopped)
@@ -152,6 +148,9 @@ class JetStreamLog:
         return self._taking.why if self._taking is not None else ""
 
     def _take_over(self, standing: Standing | None) -> TakeOver:
+        if self._taking is not None:  # what it read counts no more
+            self._taking.let_go()
+            self.history.begin_again()
         self._taking = taking = TakeOver(
             self.history, self._open_stream, partial(self._make_fence, pause=asyncio.sleep), self._claim,
             standing=standing, word=self._word.encode(), on_start=self.back.give_up,

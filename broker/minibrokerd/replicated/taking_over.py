@@ -12,6 +12,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import suppress
 from enum import Enum
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -36,6 +37,8 @@ SLICE_S: Final = 0.2  # between two looks for a stop
 PATIENCE_S: Final = (
     30.0  # an election takes up to 9 s, and a server that was cut off 20 s to notice
 )
+
+REST_S: Final = 5.0  # that whoever reads anew waits until nothing more is taken into the history
 
 NO_LAG: Final = (0, 0.0)
 
@@ -92,6 +95,9 @@ class TakeOver:
         self._patience_s = patience_s
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stream: Stream | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._at_rest = threading.Event()
+        self.is_spent = False  # its batches were asked for: whoever asks again reads anew
         self.position = 0  # of our epoch record, at the end
         self.claimed_s = 0.0  # when that was sent, by the clock of the fence
         self.reason = ""  # why it waits
@@ -149,6 +155,7 @@ class TakeOver:
             LogError: see `failures.py`.
         """
         self._begin()
+        self.is_spent = True
         try:
             while True:
                 try:
@@ -193,6 +200,22 @@ class TakeOver:
         """Say nothing more of who leads: the log does that itself."""
         self._is_handed_over = True
 
+    def let_go(self) -> None:
+        """End it early: its history is somebody else's from then on, and it claims nothing any more."""
+        self._is_over = True
+        self.hand_over()
+        if self._loop is None or self._task is None:
+            return
+        with suppress(RuntimeError):  # its loop is closed
+            self._loop.call_soon_threadsafe(self._task.cancel)
+            self._rest()
+        with suppress(queue.Empty):  # its thread may wait for room
+            while True:
+                self._read.get_nowait()
+
+    def _rest(self) -> None:
+        self._at_rest.wait(REST_S)
+
     def _begin(self) -> None:
         if not self._is_begun:
             self._is_begun = True
@@ -204,13 +227,14 @@ class TakeOver:
         try:
             asyncio.run(self.work())
         except BaseException as error:  # noqa: BLE001 - it is raised where the batches are waited for
-            self._read.put(error)
-            self._news()
+            if not self._is_over:
+                self._read.put(error)
+                self._news()
 
     async def work(self) -> None:
         """Read, claim, and read the rest; the thread does nothing else."""
         self._is_begun = True
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         stream = self._stream = await self._open_stream()
         try:
             fence = self._make_fence(stream)
@@ -227,6 +251,7 @@ class TakeOver:
             if self.position:
                 await asyncio.gather(self._finish(stream, fence), self._say_so(stream))
         finally:
+            self._at_rest.set()
             await stream.close()
 
     async def _lead(self, stream: Stream, fence: Fence) -> None:

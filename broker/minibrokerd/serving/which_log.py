@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from time import monotonic
 from typing import Final
 
 from minibroker.contract.settings import DURABILITIES, REPLICATED
 from minibrokerd.bodies.store import BodyStore
+from minibrokerd.log.failures import ReadAgain
 from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.replication import Replication
-from minibrokerd.log.seam import Log
+from minibrokerd.log.seam import Batch, Log
 from minibrokerd.monitoring.view import View
 from minibrokerd.process import memory
 from minibrokerd.process.logs import OwnText, events
@@ -77,12 +78,37 @@ async def stand_by(options: ServeOptions, signals: StopSignals, view: View) -> N
                 "standing_by", stream=OwnText(options.log), active=word.address or "unknown"
             )
 
+    def begin_again() -> None:
+        events.warning("begins_again", stream=OwnText(options.log))
+        view.engine.begin_again()
+        memory.collect_all()
+
+    is_followed = False
+    while not is_followed:
+        try:
+            batches = view.log.follow(Standing(hears), lambda: signals.asked)
+            await _replay(view, batches, begin_again)
+            is_followed = True
+        except ReadAgain:  # a body that a record needs was given up by whoever leads
+            begin_again()
+    if signals.asked:
+        view.log.back.close()
+    else:
+        before = view.active or "unknown"
+        events.warning("takes_over", stream=OwnText(options.log), why=view.log.why, before=before)
+    view.active = ""
+
+
+async def _replay(
+    view: View,
+    batches: AsyncIterator[list[Batch] | None],
+    begin_again: Callable[[], object],
+) -> None:
+    """Replay what is followed; ReadAgain: it is to be followed anew."""
     turned_s, tidied_unix_ms = monotonic(), 0
-    async for found in view.log.follow(Standing(hears), lambda: signals.asked):
+    async for found in batches:
         if found is None:
-            events.warning("begins_again", stream=OwnText(options.log))
-            view.engine.begin_again()
-            memory.collect_all()
+            begin_again()
         for batch in found or ():
             view.engine.replay(batch)
             if batch.unix_ms - tidied_unix_ms > TIDY_MS:
@@ -91,12 +117,6 @@ async def stand_by(options: ServeOptions, signals: StopSignals, view: View) -> N
             if monotonic() - turned_s > TURN_S:
                 await asyncio.sleep(0)
                 turned_s = monotonic()
-    if signals.asked:
-        view.log.back.close()
-    else:
-        before = view.active or "unknown"
-        events.warning("takes_over", stream=OwnText(options.log), why=view.log.why, before=before)
-    view.active = ""
 
 
 def told_of(options: ServeOptions) -> Sequence[str]:
