@@ -122,4 +122,12 @@ OWNER_MUTANTS: Final = (
         ("core/test_core_replies.py",),
         "7: results_in=memory writes as much as ever",
     ),
+    Mutant(
+        "one that goes on is not looked at on the bench",
+        "core/verbs/dispatching.py",
+        "        if consumer.waiting and queue.group in store.sums.singles:\n",
+        "        if False:\n",
+        _SINGLE,
+        "5.17: nobody has the turn, and the queue stands still",
+    ),
 )

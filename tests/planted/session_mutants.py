@@ -221,6 +221,22 @@ BOUND_MUTANTS: Final = (
         ("core/test_core_batches.py",),
         "what one frame emits ends the process, at every try",
     ),
+    Mutant(
+        "what is said of a duplicate is in no record",
+        "core/core.py",
+        "store.effects.records or (lost and _names_what_stands(results))",
+        "store.effects.records",
+        ("core/test_core_unique_answers.py",),
+        "a frame whose client was told that nothing of it is stored is stored after a restart",
+    ),
+    Mutant(
+        "what stands is said before the record of that is safe",
+        "core/verbs/publishing.py",
+        "max(store.rests_on(durability, size), before)",
+        "before",
+        ("core/test_core_unique_answers.py",),
+        "a broker that was overtaken says that a message stands which has ended",
+    ),
 )
 
 SESSION_MUTANTS: Final = WITHDRAWAL_MUTANTS + RETURN_MUTANTS + BOUND_MUTANTS

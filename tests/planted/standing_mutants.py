@@ -89,7 +89,7 @@ STANDING_MUTANTS: Final = (
     Mutant(
         "a state with a gap is not thrown away",
         "serving/which_log.py",
-        "            view.engine.begin_again()\n",
+        "        view.engine.begin_again()\n",
         "",
         STANDING,
         "T1: it leads with messages that ended where it did not read",

@@ -11,6 +11,7 @@ LOG: Final = "replicated/log.py"
 APPENDER: Final = "replicated/appender.py"
 STREAMS: Final = ("streams",)
 SPOOL: Final = ("replicated/test_spool.py",)
+ANEW: Final = ("replicated/test_reading_anew.py",)
 CONFORMANCE: Final = ("log/test_log_conformance.py",)
 STREAM_MUTANTS: Final = (
     Mutant(
@@ -249,5 +250,29 @@ STREAM_MUTANTS: Final = (
         "        self._begin()\n",
         CONFORMANCE,
         "it expects what the one before expects, and is refused",
+    ),
+    Mutant(
+        "a reading that is over is asked again",
+        LOG,
+        "        if taking is None or taking.is_spent:\n",
+        "        if taking is None:\n",
+        ANEW,
+        "a start whose replay lacked a body waits for ever",
+    ),
+    Mutant(
+        "what was read before it is read anew stays known",
+        LOG,
+        "            self.history.begin_again()\n",
+        "",
+        ANEW,
+        "the messages of half a log are lost",
+    ),
+    Mutant(
+        "a body that is gone ends who stands by",
+        "serving/which_log.py",
+        "        except ReadAgain:  # a body",
+        "        except ZeroDivisionError:  # a body",
+        ANEW,
+        "a spool may be lost at any time",
     ),
 )
