@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from minibrokerd.replicated.nats_stream import NatsStream
-from minibrokerd.replicated.stream import Acked, Unknown
+from minibrokerd.replicated.stream import Acked, StreamAway, Unknown
 from minibrokerd.replicated.stream_address import parse
 from support.nats_nodes import Nodes, program
 
@@ -106,6 +106,26 @@ async def test_who_listened_listens_on_a_connection_that_was_made_again(nodes: N
     finally:
         await stream.close()
         await other.close()
+
+
+async def test_a_connection_that_ends_while_somebody_begins_to_listen_is_away(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who answers operators tries again then; by any other error its task would have ended without a word."""
+    stream = NatsStream(parse(nodes.address("orders")))
+    await stream.open()
+
+    async def ended(*args: object, **named: object) -> None:
+        raise ConnectionError("closed")
+
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(stream._client, "subscribe", ended)
+            with pytest.raises(StreamAway):
+                await stream.answer(lambda question: None)
+        await stream.answer(lambda question: None)
+    finally:
+        await stream.close()
 
 
 async def test_what_is_read_is_read_where_a_server_is_gone_without_a_word(

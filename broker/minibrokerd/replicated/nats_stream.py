@@ -382,7 +382,10 @@ class NatsStream:
 
     async def _listen(self, subject: str, heard: Callable[[Any], Any]) -> None:
         await self._connect()
-        await self._client.subscribe(subject, cb=heard)
+        try:
+            await self._client.subscribe(subject, cb=heard)
+        except self._errors as error:
+            raise self._away(error) from error
         self._ears[subject] = heard
 
     async def ask_brokers(self, question: bytes, wait_s: float, most: int) -> list[bytes]:
