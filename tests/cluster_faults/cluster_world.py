@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic, monotonic_ns
@@ -18,9 +18,9 @@ from cluster_links import Links
 
 from minibrokerd.process import exits
 from minibrokerd.replicated.failures import StreamUnreachable
-from minibrokerd.replicated.members import LEADS, STANDS_BY, STEP_DOWN, WHO, members_of
+from minibrokerd.replicated.members import LEADS, STANDS_BY, STEP_DOWN, WHO, Member, members_of
 from minibrokerd.replicated.nats_stream import NatsStream
-from minibrokerd.replicated.stream import StreamAway
+from minibrokerd.replicated.stream import Info, StreamAway
 from minibrokerd.replicated.stream_address import parse
 from support.broker import BrokerServer
 from support.nats_nodes import Node, free_ports
@@ -161,7 +161,7 @@ class Cluster:
                 )
 
     def await_whole(self) -> tuple[Broker, Broker, str]:
-        """Wait until one leads, one stands by and all servers have all of the stream; restart whoever ends.
+        """Wait until all of it `is_whole`; restart whoever ends.
 
         Return both, and which server leads the stream.
         """
@@ -182,10 +182,8 @@ class Cluster:
                     await asyncio.to_thread(self.lasts, LOOK_S)
                     continue
                 seen = info, members
-                states = sorted(member.state for member in members)
-                is_whole = info.leader and not info.behind and len(info.servers) == len(NAMES)
                 leader = self._leader()
-                if is_whole and leader is not None and states == sorted((LEADS, STANDS_BY)):
+                if leader is not None and is_whole(info, members):
                     (other,) = (each for each in self.brokers.values() if each is not leader)
                     return leader, other, info.leader
                 await asyncio.to_thread(self.lasts, LOOK_S)
@@ -257,6 +255,15 @@ class Cluster:
     def close(self) -> None:
         """End everything."""
         self._stack.close()
+
+
+def is_whole(info: Info, members: Sequence[Member]) -> bool:
+    """Whether one broker leads and one stands by that has replayed all there is, as all servers have it."""
+    if not info.leader or info.behind or len(info.servers) != len(NAMES):
+        return False
+    if sorted(member.state for member in members) != sorted((LEADS, STANDS_BY)):
+        return False
+    return all(member.lag_ms == 0 for member in members if member.state == STANDS_BY)
 
 
 def tail(broker: Broker, count: int = 40) -> str:

@@ -309,6 +309,9 @@ async def test_it_knows_how_far_it_is_behind(follow: Follow) -> None:
     world.append(b"a")
     await until(lambda: follower.taking.replayed_to == world.stream.last)
     end = world.stream.last
+    world.now_s += 0.5
+    follower.standing.hear(Word("1", "one of before", "here:1").encode())
+    assert follower.taking.lag == (0, 0.5), "nobody has said yet how long the log is"
     follower.standing.hear(Word("1", "the leader", "here:1", end=end).encode())
     assert follower.taking.lag == (0, 0.0)
     world.stream.faults = Faults(away=1.0)

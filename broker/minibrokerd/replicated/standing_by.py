@@ -33,7 +33,8 @@ class Standing:
         self.news = asyncio.Event()  # a last word was said
         self._hears = hears
         self._clock_s = clock_s
-        self._heard_s = clock_s()
+        self._began_s = self._heard_s = clock_s()
+        self._knows_end = False
         self._ends: deque[tuple[int, float]] = (
             deque()
         )  # where the log ended, and when that was heard
@@ -45,6 +46,7 @@ class Standing:
             return
         self.word = word
         self._heard_s = self._clock_s()
+        self._knows_end = self._knows_end or word.end > 0
         if word.end and len(self._ends) < MOST_ENDS:
             self._ends.append((word.end, self._heard_s))
         if word.is_last:
@@ -63,8 +65,13 @@ class Standing:
         self._heard_s = self._clock_s()
 
     def lag(self, reached: int) -> tuple[int, float]:
-        """Return how many entries behind the one that is reached were said to be there, and for how long (s)."""
+        """Return how many entries behind the one that is reached were said to be there, and for how long (s).
+
+        Until it has heard how long the log is, it may lack anything that came before it listened.
+        """
         ends = self._ends
+        if not self._knows_end:
+            return 0, self._clock_s() - self._began_s
         while ends and ends[0][0] <= reached:
             ends.popleft()
         if not ends:
