@@ -12,7 +12,6 @@ from cluster_world import NAMES, is_whole
 
 from minibrokerd.replicated.members import LEADS, STANDS_BY, Member
 from minibrokerd.replicated.stream import Info
-
 from support.nats_nodes import program
 from support.processes import DEADLINE_S
 

@@ -46,6 +46,18 @@ async def test_the_leader_moves_where_it_is_on_this_machine(
     assert stream.leader in leads
 
 
+@pytest.mark.parametrize(("another", "leads"), [("s2", "s3"), ("s3", "s2")])
+async def test_it_moves_where_no_broker_is(another: str, leads: str) -> None:
+    """Then whoever takes over next finds it apart, and nothing stalls."""
+    found = connection("s1")
+    await keep_apart(found, another)
+    assert found._stream.leader == leads
+    only = connection("s1")
+    only._stream.has["s3" if another == "s2" else "s2"] = -1
+    await keep_apart(only, another)
+    assert only._stream.leader in (another, leads)
+
+
 async def test_who_gets_no_answer_tries_it_another_time() -> None:
     found = connection("s1")
     found._stream.faults = Faults(away=1.0)

@@ -9,7 +9,7 @@ from minibrokerd.replicated.words import Word, decode
 
 
 def test_a_word_comes_back() -> None:
-    word = Word("0" * 16, "here, process 1", "10.0.0.1:7272", is_last=True)
+    word = Word("0" * 16, "here, process 1", "10.0.0.1:7272", is_last=True, end=7, beside="a")
     assert decode(word.encode()) == word
 
 
@@ -32,7 +32,7 @@ def test_a_broker_on_every_address_is_found_by_the_name_of_its_machine(
             sock.close()
 
 
-def test_a_word_of_an_older_broker_does_not_say_where_the_log_ends() -> None:
+def test_a_word_of_an_older_broker_says_neither_where_the_log_ends_nor_what_is_beside_it() -> None:
     said = b'{"run": "1", "name": "a", "address": "b:1", "is_last": false}'
     assert decode(said) == Word("1", "a", "b:1")
     assert decode(said[:-1] + b', "end": "x"}').end == 0

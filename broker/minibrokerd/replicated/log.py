@@ -235,11 +235,11 @@ class JetStreamLog:
             self._fence.position = self._taking.position
             await stream.say(self._word.encode())
             self._taking.hand_over()
-            self._stay_apart()
-            await self._measure(self._fence)
+            asyncio.get_running_loop().call_later(APART_S, self._stay_apart)
             self._appender.open(self._fence)
             if self.leadership.is_due:
                 self._renew()
+            await self._measure(self._fence)  # nobody waits for it: until then all is granted
             return
 
     # -- appending ----------------------------------------------------------------------------------
@@ -367,7 +367,7 @@ class JetStreamLog:
         if self._appender.is_at_rest:
             self.leadership.rests()
         if self._fence is not None and not self.leadership.is_given_up:
-            word = replace(self._word, end=self._fence.position)
+            word = replace(self._word, end=self._fence.position, beside=self._fence.stream.beside)
             self._spawn(self._fence.stream.say(word.encode()))
         self._loop.call_later(BEAT_S, self._beat)
 
@@ -378,7 +378,8 @@ class JetStreamLog:
         self._loop.call_later(APART_S, self._stay_apart)
 
     async def _look_around(self, stream: Stream) -> None:
-        self._space.info = await keep_apart(stream) or self._space.info
+        another = self._taking.beside_another if self._taking is not None else ""
+        self._space.info = await keep_apart(stream, another) or self._space.info
 
     async def _look_behind(self, fence: Fence) -> None:
         what = await fence.look_behind()
@@ -490,8 +491,8 @@ class JetStreamLog:
         if self._fence is not None:
             stream = self._fence.stream
             with suppress(TimeoutError):
-                last_word = replace(self._word, is_last=True).encode()
-                await asyncio.wait_for(stream.say(last_word), LAST_WORD_S)
+                last = replace(self._word, is_last=True, beside=stream.beside).encode()
+                await asyncio.wait_for(stream.say(last), LAST_WORD_S)
             await stream.close()
 
 

@@ -112,6 +112,12 @@ class TakeOver:
             return NO_LAG
         return self.standing.lag(self.replayed_to)
 
+    @property
+    def beside_another(self) -> str:
+        """The server beside whoever led before, and may lead next; empty: it is not known."""
+        word = self.standing.word if self.standing is not None else None
+        return word.beside if word is not None else ""
+
     # -- what is taken ------------------------------------------------------------------------------
 
     async def following(

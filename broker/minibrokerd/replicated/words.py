@@ -18,7 +18,8 @@ class Word:
     """One of them. `run` is that of the broker, `name` what an operator knows it by.
 
     `address` is host:port for clients; empty: not known. `is_last`: it has ended in good order, and leads no more.
-    `end` is the sequence of the last entry that it appended; 0: it does not say.
+    `end` is the sequence of the last entry that it appended; 0: it does not say. `beside` is the server on its
+    machine; empty: none is, or it does not say.
     """
 
     run: str = ""
@@ -26,6 +27,7 @@ class Word:
     address: str = ""
     is_last: bool = False
     end: int = 0
+    beside: str = ""
 
     def encode(self) -> bytes:
         """Return it as it is said."""
@@ -37,7 +39,8 @@ def decode(said: bytes) -> Word:
     try:
         fields = json.loads(said[:MOST_BYTES])
         run, name, address = (str(fields[key]) for key in ("run", "name", "address"))
-        end = fields.get("end", 0)  # an older broker says none
-        return Word(run, name, address, fields["is_last"] is True, end if type(end) is int else 0)
+        end, beside = fields.get("end", 0), fields.get("beside", "")  # an older broker says neither
+        end = end if type(end) is int else 0
+        return Word(run, name, address, fields["is_last"] is True, end, str(beside))
     except (ValueError, TypeError, KeyError, AttributeError):
         return Word()
