@@ -23,6 +23,7 @@ S: Final = 1_000_000_000  # ns
 # A start waits so long for those it knows; the line that it listens may be read a moment later.
 WAITED_NS: Final = limits.RESUME_WAIT_MS * 1_000_000 - S // 2
 UNHEARD_NS: Final = 5 * S  # that a cut may be over, and its client not have noticed
+SEEN_NS: Final = S  # a line of a broker that leads may be read after its first confirm
 Span = tuple[int, int]
 
 
@@ -86,6 +87,28 @@ class ClusterBooks(Books):
                 if index == len(backs) or backs[index] > start_ns + WAITED_NS:
                     return "late"
         return ""
+
+
+def by_deposed(
+    claims: Sequence[tuple[int, str]], calls: Mapping[str, Sequence[Span]]
+) -> list[tuple[str, Span]]:
+    """Return what a broker confirmed although another one led from before the call on until the confirm.
+
+    `claims`: when (ns) which broker was seen to have claimed the log; `calls` through one broker alone, by its
+    name: when each was made, and when it was confirmed.
+    """
+    ordered = sorted(claims)
+    times = [at for at, _ in ordered]
+    found = []
+    for name, spans in calls.items():
+        for called, at in spans:
+            first = (
+                bisect_right(times, called) - 1
+            )  # who led when it was called, and those until the confirm
+            led = {who for _, who in ordered[max(first, 0) : bisect_right(times, at + SEEN_NS)]}
+            if name not in led:
+                found.append((name, (called, at)))
+    return found
 
 
 class Probes:

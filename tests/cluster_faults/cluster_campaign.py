@@ -24,10 +24,11 @@ from statistics import median
 from time import monotonic, monotonic_ns
 
 from books import Outcome
-from cluster_books import ClusterBooks, Probes, Span
+from cluster_books import ClusterBooks, Probes, Span, by_deposed
 from cluster_kinds import FAULTS, Scene
 from cluster_world import Cluster, tail
 from loops import LOOPS
+from worker_ledger import read_ledger
 
 from support.scripts import Script
 
@@ -46,6 +47,7 @@ class Campaign:
     def __init__(self, folder: Path, seed: int) -> None:
         self._random = Random(seed)
         self._folder = folder
+        self.witnessed = 0  # confirms through one broker alone
         self._stack = ExitStack()
         self.cluster = Cluster(folder)
         self._stack.callback(self.cluster.close)
@@ -56,10 +58,13 @@ class Campaign:
         try:
             self._whole = self.cluster.await_whole()
             self.publishers = self._load("load_publisher.py", PAUSE)
+            self._publish_otherwise()
             self.consumers = self._load("load_consumer.py")
             probed = folder / "prober.ledger"
             self._probes = Probes(probed)
-            self._scripts = [*self.publishers.values(), *self.consumers.values()]
+            self._scripts = [
+                *self.publishers.values(), *self.witnesses.values(), *self.consumers.values()
+            ]  # fmt: skip
             script = HERE / "cluster_prober.py"
             self._scripts.append(self._run(script, self.cluster.url, probed))
         except BaseException:
@@ -73,6 +78,21 @@ class Campaign:
             url = self.cluster.url_through(ledger.stem)
             scripts[ledger] = self._run(KILLS / name, url, QUEUE, ledger, loop, *more)
         return scripts
+
+    def _publish_otherwise(self) -> None:
+        """Publish by the blocking client, and through each broker alone, whichever leads."""
+        ledger = self._folder / "blocking.ledger"
+        url = self.cluster.url_through(ledger.stem)
+        self.publishers[ledger] = self._run(HERE / "cluster_blocking.py", url, QUEUE, ledger)
+        self.witnesses: dict[Path, Script] = {}
+        self._calls: dict[str, Path] = {}
+        for name, url in self.cluster.urls_alone().items():
+            ledger, calls = (
+                self._folder / f"{kind}-{name}.ledger" for kind in ("witness", "calls")
+            )
+            script = HERE / "cluster_witness.py"
+            self.witnesses[ledger] = self._run(script, url, QUEUE, ledger, calls)
+            self._calls[name] = calls
 
     def _run(self, path: Path, *words: object) -> Script:
         number = len(list(self._folder.glob("client-*.log")))
@@ -128,7 +148,8 @@ class Campaign:
 
     def finish(self) -> tuple[Outcome, ClusterBooks]:
         """Stop the publishers, let the consumers take the rest, stop them too; audit the ledgers."""
-        for script in self.publishers.values():
+        publishing = [*self.publishers.values(), *self.witnesses.values()]
+        for script in publishing:
             script.stop()
         still_ns = monotonic_ns()
         sizes = [0]
@@ -141,7 +162,7 @@ class Campaign:
             return monotonic_ns() - still_ns > 3_000_000_000
 
         self.cluster.until(is_drained, "the rest is taken", DRAIN_S)
-        for script in self._scripts[len(self.publishers) :]:
+        for script in self._scripts[len(publishing) :]:
             script.stop()
         cuts = {index: self.cuts[path.stem] for index, path in enumerate(self.consumers)}
         starts = [
@@ -151,9 +172,25 @@ class Campaign:
             if "listening on" in line
         ]
         books = ClusterBooks(
-            list(self.publishers), list(self.consumers), self.faults_ns, starts, cuts
+            [*self.publishers, *self.witnesses], list(self.consumers), self.faults_ns, starts, cuts
         )
-        return books.audit(), books
+        outcome = books.audit()
+        claims = [
+            (at, broker.name)
+            for broker in self.cluster.brokers.values()
+            for at, line in broker.said
+            if "takes_over" in line
+        ]
+        calls = {
+            name: [(called, at) for _, at, (called,) in read_ledger(path)]
+            for name, path in self._calls.items()
+        }
+        self.witnessed = sum(map(len, calls.values()))
+        if deposed := by_deposed(claims, calls):
+            outcome.faults.append(
+                f"confirmed by a deposed broker, {len(deposed)} times: {deposed!s:.500}"
+            )
+        return outcome, books
 
 
 def _size(path: Path) -> int:
@@ -198,7 +235,10 @@ def main() -> None:
         outcome, books = campaign.finish()
         faults += outcome.faults
         print(*figures(campaign.took), sep="\n")
-        print(f"{outcome} late={books.late} cut_off={books.cut_off} load={load():.1f}")
+        print(
+            f"{outcome} late={books.late} cut_off={books.cut_off} "
+            f"witnessed={campaign.witnessed} load={load():.1f}"
+        )
     except AssertionError as error:
         faults.append(str(error))
     finally:

@@ -130,6 +130,11 @@ class Cluster:
         """The addresses of both brokers, on the straight way."""
         return f"minibroker://{','.join(f'127.0.0.1:{port}' for port in self.ports)}"
 
+    def urls_alone(self) -> dict[str, str]:
+        """The address of each broker, by its name."""
+        pairs = zip(self.brokers, self.ports, strict=True)
+        return {name: f"minibroker://127.0.0.1:{port}" for name, port in pairs}
+
     def url_through(self, client: str) -> str:
         """Return the addresses of both for a client with links of its own."""
         ports = [

@@ -7,6 +7,7 @@ from pathlib import Path
 from random import SystemRandom
 
 import pytest
+from cluster_books import S, by_deposed
 from cluster_campaign import Campaign
 from cluster_world import NAMES, is_whole
 
@@ -46,3 +47,23 @@ def test_a_fault_waits_for_a_standby_that_follows(lag_ms: int, whole: bool) -> N
     assert is_whole(info, members) is whole
     assert not is_whole(info, members[:1])
     assert not is_whole(info._replace(behind=("b",)), members)
+
+
+@pytest.mark.parametrize(
+    ("name", "called_s", "confirmed_s", "is_fault"),
+    [
+        ("1", 11, 12, False),
+        ("1", 19, 21, False),  # appended before the claim of 2, for all that is known
+        ("1", 21, 22, True),
+        ("1", 21, 31, False),  # it leads again
+        ("2", 12, 13, True),  # it does not lead yet
+        ("2", 22, 32, False),
+        ("2", 32, 33, True),
+    ],
+)
+def test_a_confirm_of_a_deposed_broker_is_a_fault(
+    name: str, called_s: int, confirmed_s: int, is_fault: bool
+) -> None:
+    claims = [(10 * S, "1"), (20 * S, "2"), (30 * S, "1")]
+    calls = {name: [(called_s * S, confirmed_s * S)]}
+    assert bool(by_deposed(claims, calls)) is is_fault
