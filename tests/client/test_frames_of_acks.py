@@ -1,34 +1,22 @@
-"""How many frames and writes a consumer needs that acks each message: counted, in virtual time, in one thread."""
+"""How many frames and writes a consumer needs that acks each message: counted, in virtual time."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from minibroker.aio.consumer import Consumer
 from minibroker.sync import keeper as keepers
 from minibroker.sync.keeper import SOON_S
-from minibroker.testing import SyncMemoryBroker
+from minibroker.testing import MemoryBroker, SyncMemoryBroker
 
 MESSAGES = 1_000
 EACH_S = 0.00002  # of virtual time, which a message takes
-
-
-class Watched:
-    """A link that counts what is written through it."""
-
-    def __init__(self, link: Any) -> None:
-        self._link = link
-        self.writes = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._link, name)
-
-    def write(self, data: bytes) -> None:
-        self.writes += 1
-        self._link.write(data)
 
 
 class Turns:
@@ -72,7 +60,7 @@ def consuming(
             turns = Turns()
             driver.keeper._bell.close()
             driver.keeper._bell, driver.clock, driver.last_write = turns, turns.clock, 0.0
-            driver.link = Watched(driver.link)
+            driver.link.write = Mock(wraps=driver.link.write)
             yield turns, driver, iter(messages), started[0]
 
 
@@ -93,7 +81,11 @@ def blocking_counts(prefetch: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int
         turns.work = work
         first = driver.session.window.next_sequence
         run()
-        return driver.session.window.next_sequence - first, driver.link.writes, turns.waits
+        return (
+            driver.session.window.next_sequence - first,
+            driver.link.write.call_count,
+            turns.waits,
+        )
 
 
 # Half a window each, and what waits for a millisecond leaves with the next begin.
@@ -126,3 +118,74 @@ def test_an_ack_that_stays_alone_is_written_by_the_keeper(monkeypatch: pytest.Mo
         turns.work = work
         run()
         assert SOON_S - EACH_S <= turns.now_s - since[0] <= SOON_S + 2 * EACH_S
+
+
+# One task: half a window each. Several that take turns: what they ack in one turn of the loop is one frame, and so
+# is what they begin in it, if their handlers wait for anything.
+AIO_TASKS = {1: 1_000, 8: 125, 32: 32, 1_000: 1}
+AIO_ONE = {1: 1_000, 8: 250, 32: 63, 1_000: 2}
+
+
+def standing() -> float:
+    return 0.0
+
+
+def still(broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let no time pass for consumers, and return the driver."""
+    monkeypatch.setattr(Consumer.__anext__, "__defaults__", (standing,))
+    driver = broker._driver
+    driver.clock, driver.last_write = standing, 0.0
+    return driver
+
+
+@pytest.mark.parametrize("prefetch", AIO_ONE)
+async def test_a_task_settles_by_half_windows(
+    prefetch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with MemoryBroker() as broker:
+        queue = broker.queue("q")
+        await queue.publish_many([b"x"] * MESSAGES)
+        driver = still(broker, monkeypatch)
+        async with queue.consume(prefetch=prefetch) as messages:
+            writes = driver.link.write = Mock(wraps=driver.link.write)
+            first, left = driver.session.window.next_sequence, MESSAGES
+            async for message in messages:
+                await message.ack()
+                left -= 1
+                if not left:
+                    break
+            await driver.drained()
+            frames = driver.session.window.next_sequence - first
+            assert (frames, writes.call_count) == (AIO_ONE[prefetch], AIO_ONE[prefetch])
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("concurrency", AIO_TASKS)
+async def test_tasks_that_take_turns_share_frames(
+    concurrency: int, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with MemoryBroker() as broker:
+        queue = broker.queue("q")
+        await queue.publish_many([b"x"] * MESSAGES)
+        driver = still(broker, monkeypatch)
+        writes = driver.link.write = Mock(wraps=driver.link.write)
+        done, left = asyncio.Event(), MESSAGES
+
+        async def handle(message: Any) -> None:
+            nonlocal left
+            if waits:
+                await asyncio.sleep(0)
+            left -= 1
+            if not left:
+                done.set()
+
+        first = driver.session.window.next_sequence
+        running = asyncio.create_task(queue.run(handle, concurrency=concurrency))
+        await done.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        frames = driver.session.window.next_sequence - first
+        begins = AIO_TASKS[concurrency] if waits else 0
+        assert frames == AIO_TASKS[concurrency]
+        assert writes.call_count <= frames + begins + 3  # the wish to consume, its end

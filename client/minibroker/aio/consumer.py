@@ -103,13 +103,13 @@ class Consumer(Subscription, Generic[Body]):
         return messages
 
     async def _turn(self) -> None:
-        """Write the acks that wait, and let the loop send them, before the next message begins.
+        """Let the loop turn before the next message begins; the flush at its end writes the acks that wait.
 
-        A message that began here would be told to the server with a part, a record and a timer of its own,
-        mostly to be acked in the next moment (measured: consuming at prefetch 32 was a third slower).
+        Not at once, so those of other tasks in this turn leave in the same frame. A message that began here would
+        be told to the server with a part, a record and a timer of its own, mostly to be acked in the next moment
+        (measured: consuming at prefetch 32 was a third slower).
         """
         self._driver.turn_due = False
-        self._driver.flush()
         await asyncio.sleep(0)
 
     async def _write_first(self, messages: Sequence[Message[Body]]) -> None:
