@@ -10,7 +10,7 @@ from minibroker.contract import limits, wire
 from minibroker.contract.errors import ProtocolError
 from minibroker.session.delivery import FEW, unpack_delivery
 from minibroker.session.message import MessageData
-from minibroker.session.outbox import Outbox, PublishGroup
+from minibroker.session.outbox import MESSAGE_RESERVE, Outbox, PublishGroup
 from minibroker.session.settlements import Settlements
 
 # length 32 | array of 4 | bin 18: map of 2, "op": "pong", "request": 7 | bin 2 | bin 0 | bin 3
@@ -206,3 +206,14 @@ def test_messages_are_cut_out_of_a_delivery(
     frame.blob += b"x"
     with pytest.raises(ProtocolError):
         unpack_delivery(frame, settlements, None, MessageData)
+
+
+def test_what_says_nothing_else_is_only_appended_to_a_group() -> None:
+    group = PublishGroup(("q", 1_000), 0, plain_bytes=10)
+    group.add("first", b"", b"body", 0, b"", 0)
+    assert (group.plain, group.blob, group.waiters) == (True, [b"body"], ["first"])
+    assert group.takes(1, 10 + MESSAGE_RESERVE, most_bytes=1_000)
+    group.add("second", b"", bytes(11), 0, b"", 0)  # as many of these might not have room
+    assert (group.plain, group.blob) == (False, [b"", b"body", b"", bytes(11)])
+    assert group.cost == 4 + 11 + 2 * MESSAGE_RESERVE
+    assert not group.takes(1, MESSAGE_RESERVE, most_bytes=group.cost)

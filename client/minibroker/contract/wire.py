@@ -31,10 +31,13 @@ _ARRAY_OF_4: Final = b"\x94"
 _EMPTY_BIN: Final = b"\xc4\x00"
 
 
+_SHORT_HEADS: Final = [bytes((0xC4, size)) for size in range(0x100)]
+
+
 def bin_head(size: int) -> bytes:
     """Return the msgpack bin header for `size` bytes, in its shortest form."""
     if size < 0x100:
-        return b"\xc4" + size.to_bytes(1, "big")
+        return _SHORT_HEADS[size]
     if size < 0x10000:
         return b"\xc5" + size.to_bytes(2, "big")
     return b"\xc6" + size.to_bytes(4, "big")

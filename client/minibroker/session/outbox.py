@@ -110,6 +110,10 @@ class PublishGroup:
     ) -> None:
         """Add one message."""
         if self.plain:
+            if len(body) <= self.plain_bytes and not (headers or key or delay_ms or encoding):
+                self.blob.append(body)
+                self.waiters.append(waiter)
+                return
             self._end_plain()
         if self.varies or encoding != self.encoding or key != self.key or delay_ms != self.delay_ms:
             self._note(1, encoding, key, delay_ms)
@@ -173,6 +177,8 @@ class PublishGroup:
 
     def takes(self, count: int, cost: int, most_bytes: int) -> bool:
         """Return whether `count` messages of together `cost` bytes may be added to it."""
+        if count == 1 and cost <= self.plain_bytes + MESSAGE_RESERVE:
+            return len(self.blob) < GROUP_MESSAGES  # as many of these as there may be have room
         own = self.account() + MESSAGE_RESERVE * len(self.blob) if self.plain else self.cost
         return self.count + count <= GROUP_MESSAGES and own + cost <= most_bytes
 
@@ -304,7 +310,7 @@ class PublishGroup:
         if len(where) > 2:
             # A server of an earlier release knows the first ones only: what is not asked for is left out.
             part |= {name: value for name, value in zip(TERMS, where[2:], strict=True) if value}
-        return part, self._columns(part), self._lengths()
+        return part, b"" if self.plain else self._columns(part), self._lengths()
 
     def pack(self, sequence: int, answered_below: int) -> bytes:
         """Return the frame that has nothing else."""

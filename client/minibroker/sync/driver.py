@@ -154,8 +154,8 @@ class Driver(Steps):
 
     def _sleep(self) -> None:
         """Poll until something comes, somebody rings, or something is due."""
-        poll = select.poll()
-        poll.register(self._bell.fileno(), READABLE)
+        poll, bell = select.poll(), self._bell.fileno()
+        poll.register(bell, READABLE)
         link = self.link
         if link is not None and (descriptor := link.fileno()) >= 0:
             poll.register(descriptor, link.awaits())
@@ -163,7 +163,7 @@ class Driver(Steps):
         if self.todo or self._must_resolve:
             left_ms = 0
         for descriptor, _ in poll.poll(left_ms):
-            if descriptor == self._bell.fileno():
+            if descriptor == bell:
                 self._bell.hear()
 
     # ---- wishes ----

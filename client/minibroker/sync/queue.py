@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from minibroker.contract import limits
 from minibroker.contract.confirms import Confirm, Confirms, MessageId
@@ -13,7 +13,7 @@ from minibroker.session import requeueing, wishes
 from minibroker.session.after import DEAD_LETTER
 from minibroker.session.declaring import Declaration
 from minibroker.session.message import Delivery
-from minibroker.session.outbox import GROUP_MESSAGES, PublishGroup
+from minibroker.session.outbox import GROUP_MESSAGES, MESSAGE_RESERVE, Key, PublishGroup
 from minibroker.session.pacing import Prefetch, prefetch_of
 from minibroker.session.publishes import none_of, outcomes_of
 from minibroker.session.result_wish import Progress
@@ -30,6 +30,8 @@ from minibroker.sync.running import Handler, run_threads
 from minibroker.sync.waiter import Waiter
 
 Body = TypeVar("Body")
+# By a publish: headers, key, delay, timeout, names and terms.
+NOTHING_ASKED: Final = (None,) * 6 + (None, None, 0, wishes.DROP, None, None)
 
 
 class Queue(QueueByHand, Generic[Body]):
@@ -100,10 +102,17 @@ class Queue(QueueByHand, Generic[Body]):
             said = self.name, body, headers, key, delay, terms
             comes = after, if_dead, unique_key, dedupe_id
             return publish_after(driver, timeout, said, comes)
-        most = driver.session.max_message_bytes
-        some = wishes.ready(body, headers, key, delay, most, unique_key, dedupe_id)
-        names = unique_key, dedupe_id
-        where = wishes.place(self.name, timeout, driver.timeout_ms, *terms, names=names)
+        plain: Any = body
+        most, names = driver.session.max_message_bytes, (unique_key, dedupe_id)
+        asked = headers, key, delay, timeout, *names, *terms
+        if type(plain) is bytes and asked == NOTHING_ASKED and len(plain) <= most:
+            where: Key = (self.name, driver.timeout_ms)
+            some = wishes.Ready(
+                b"", plain, 0, b"", 0, wishes.NO_NAMES, len(plain) + MESSAGE_RESERVE
+            )
+        else:
+            some = wishes.ready(body, headers, key, delay, most, *names)
+            where = wishes.place(self.name, timeout, driver.timeout_ms, *terms, names=names)
         waiter = Waiter()
         try:
             now = driver.__enter__()

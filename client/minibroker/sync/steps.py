@@ -137,7 +137,8 @@ class Steps:
 
     def __enter__(self) -> int:
         """Take the mutex; return the time."""
-        self.recover()
+        if self.mutex._is_owned():
+            self._tear()
         try:
             self.mutex.acquire()
             now = now_ms()
