@@ -60,6 +60,9 @@ class Campaign:
             self.publishers = self._load("load_publisher.py", PAUSE)
             self._publish_otherwise()
             self.consumers = self._load("load_consumer.py")
+            threads = self._folder / "threads.ledger"
+            url = self.cluster.url_through(threads.stem)
+            self.consumers[threads] = self._run(HERE / "cluster_threads.py", url, QUEUE, threads)
             probed = folder / "prober.ledger"
             self._probes = Probes(probed)
             self._scripts = [
