@@ -82,10 +82,14 @@ def banner(
             f"minibroker {__version__} listening on {address}",
             *((f"  http       {page}",) if page else ()),
             f"  data       {data_dir.absolute()}",
-            *((f"  log        {log}, on {log.replicas} servers of NATS",) if log else ()),
+            *((f"  log        {log}, {_servers(log.replicas)} of NATS",) if log else ()),
             f"  durability {durability} (the default of a queue)",
             f"  recovered  {recovered.messages} messages in {recovered.queues} queues, "
             f"{recovered.leases} leases, {recovered.sessions} sessions in {recovered.ms} ms",
             f"  started    {how}{torn}",
         )
     )
+
+
+def _servers(count: int) -> str:
+    return "on one server" if count == 1 else f"on {count} servers"
