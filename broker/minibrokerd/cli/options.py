@@ -81,7 +81,7 @@ def data_dir_option(function: Function) -> Function:
         "--data-dir",
         type=click.Path(file_okay=False, path_type=Path),
         default=Path("data"),
-        help="Where the log is kept; serve makes it if missing, and locks it (not with --log: there is no log in it).",
+        help="Where the log is kept; serve makes it if missing, and locks it, but not with --log.",
     )(function)
 
 
