@@ -18,7 +18,7 @@ from time import monotonic_ns
 import minibroker
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "kills"))
-from loops import run
+from loops import passes, run
 from worker_ledger import Ledger
 
 PAUSE_S = 0.02
@@ -39,12 +39,12 @@ async def publish(
 
 async def publish_on(queue: minibroker.Queue[bytes], ledger: Ledger, calls: Ledger) -> None:
     """Publish whether the calls before are answered or not: a broker that is cut off, or paused, is asked on."""
-    free = asyncio.Semaphore(MOST)
+    free, never = asyncio.Semaphore(MOST), asyncio.Event()
     async with asyncio.TaskGroup() as group:
         while True:
             await free.acquire()
             group.create_task(publish(queue, ledger, calls, free))
-            await asyncio.sleep(PAUSE_S)
+            await passes(never, PAUSE_S)
 
 
 async def main(url: str, name: str, ledger_path: str, calls_path: str) -> None:
