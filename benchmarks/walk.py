@@ -25,6 +25,7 @@ from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.engine.engine import Engine
 from minibrokerd.log.filelog import FileLog
+from minibrokerd.log.writer import Job, Writer
 from minibrokerd.net.connections import Connections
 
 SIDES: Final = {
@@ -72,11 +73,19 @@ class Profiler:
                 self.walks[side].entered.append((module, code.co_qualname))
 
 
+class HandsOver(Writer):
+    """A writer whose thread does all jobs: whether the loop does a lone one depends on the disk."""
+
+    def do(self, job: Job) -> bool:
+        """Leave it to the thread."""
+        return False
+
+
 @asynccontextmanager
 async def broker(folder: Path) -> AsyncIterator[str]:
     """Run a broker in this loop and yield its URL."""
     loop = asyncio.get_running_loop()
-    log = FileLog(folder, segment_bytes=1024 * 1024)
+    log = FileLog(folder, segment_bytes=1024 * 1024, make_writer=HandsOver)
     core = Core(BodyStore(log.segments.read_one), sizes=log.sizes)
     engine = Engine(core, log, loop, lambda error: loop.stop())
     connections = Connections(engine, loop, sys.maxsize)

@@ -113,20 +113,7 @@ class Queue(QueueByHand, Generic[Body]):
         else:
             some = wishes.ready(body, headers, key, delay, most, *names)
             where = wishes.place(self.name, timeout, driver.timeout_ms, *terms, names=names)
-        waiter = Waiter()
-        try:
-            now = driver.__enter__()
-            waiter.owner = driver.machine
-            group = driver.group(where, 1, some.cost, now)
-            group.add(waiter, *some[:-2])
-            if some.names is not wishes.NO_NAMES:
-                group.name_last([some.names])
-            flush = not driver.is_busy()
-        except BaseException as error:
-            driver.__exit__(type(error), error, None)
-            raise
-        driver.leave(flush)
-        confirm: Confirm = driver.wait(waiter)
+        confirm: Confirm = driver.wait(_put(driver, where, some))
         return confirm
 
     def publish_many(
@@ -330,3 +317,21 @@ def runs_of(driver: Driver, calls: Sequence[tuple[Waiter, int, PublishGroup]]) -
         for waiter, *_ in calls:
             driver.give_up(waiter)
         raise
+
+
+def _put(driver: Driver, where: Key, some: wishes.Ready) -> Waiter:
+    """Put one message into its group; return what its publisher waits for."""
+    waiter = Waiter()
+    try:
+        now = driver.__enter__()
+        waiter.owner = driver.machine
+        group = driver.group(where, 1, some.cost, now)
+        group.add(waiter, *some[:-2])
+        if some.names is not wishes.NO_NAMES:
+            group.name_last([some.names])
+        flush = not driver.is_busy()
+    except BaseException as error:
+        driver.__exit__(type(error), error, None)
+        raise
+    driver.leave(flush)
+    return waiter
