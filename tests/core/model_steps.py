@@ -251,7 +251,8 @@ class Clients(Connections):
             self._publish(sent, first or (self.world.queue("q").number, 0))
         if sent.kind == "publish":
             is_memory = self.model.settings["q"]["durability"] == "memory"
-            assert is_logged == (bool(sent.stored or sent.is_noted) and not is_memory)
+            is_told = sent.stored or sent.is_noted or sent.duplicates
+            assert is_logged == (bool(is_told) and not is_memory)
         if is_logged:
             self.model.frames.add((client.session, sequence))
         self._observe()
