@@ -14,13 +14,27 @@ import pytest
 from support.broker import BrokerServer, StartBroker
 from support.warm import CLAIMS
 
+
 # A run in the background of a shell script ignores Ctrl-C and SIGQUIT, one under nohup SIGHUP, and hands that down
 # to every process that it starts: the commands under test would never hear the signals that are sent to them. What
 # has a handler here is back at its default there.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-for number in (signal.SIGHUP, signal.SIGQUIT):
-    if signal.getsignal(number) == signal.SIG_IGN:
-        signal.signal(number, lambda *_: None)
+def hear_signals() -> None:
+    """Have what is started next hear what is sent to it."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+hear_signals()
+
+
+def pytest_runtest_setup() -> None:
+    """A test of before, or a library in it, may have had them ignored in this process."""
+    hear_signals()
+
 
 # Tables in pipes are as wide as this says, and tests read them.
 os.environ.pop("COLUMNS", None)
