@@ -189,6 +189,12 @@ class BriefKafka(servers.KafkaServer):
     )
 
 
+def needs_jars() -> None:
+    """Skip the test where Kafka itself is not there; Java alone is on many machines."""
+    if "KAFKA_HOME" not in os.environ or not any(kafka_libs().glob("*.jar")):
+        pytest.skip("KAFKA_HOME names no folder with the jars of Kafka in its libs/")
+
+
 class Kafka(Far):
     """Kafka with a topic of two partitions."""
 
@@ -198,8 +204,7 @@ class Kafka(Far):
     def start(cls, folder: Path) -> servers.Server:
         """Start a node."""
         needs("java", cls.module)
-        if "KAFKA_HOME" not in os.environ or not any(kafka_libs().glob("*.jar")):
-            pytest.skip("KAFKA_HOME names no folder with the jars of Kafka in its libs/")
+        needs_jars()
         server = BriefKafka(folder, "")
         server.start()
         return server

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import pytest
 from benchmarks.peers import servers
-from far_brokers import Far, Redis, needs
+from far_brokers import Far, Redis, needs, needs_jars
 from running_bridge import Run
 
 import minibroker
@@ -284,6 +284,8 @@ def start_sealed(tmp_path: Path) -> Iterator[Callable[[type[Sealed]], Sealed]]:
     def start(kind: type[Sealed]) -> Sealed:
         packages = {SealedRabbit: "aio_pika", SealedKafka: "aiokafka"}
         needs(kind.program, packages.get(kind, kind.scheme))
+        if kind is SealedKafka:
+            needs_jars()
         running.append(kind(tmp_path / "sealed", Authority(tmp_path / "ca")))
         running[-1].start()
         return running[-1]
