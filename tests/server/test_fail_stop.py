@@ -43,7 +43,7 @@ PLACES = (
     "minibrokerd.core.model.state Store.send",
     "minibrokerd.net.connection frame_of",
     "minibrokerd.engine.engine Engine._write",
-    "minibrokerd.engine.engine Engine._on_synced",
+    "minibrokerd.engine.engine Engine._after_sync",
     "minibrokerd.engine.engine Engine._arm_tick",
     "minibrokerd.core.model.wheel Wheel.advance",
     "minibrokerd.engine.engine Engine._tick",
