@@ -6,27 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.pictures import plotting, save
+
 Row = Mapping[str, Any]
 BAR_INCHES = 0.18
 
 
 def draw(rows: Sequence[Row], folder: Path) -> None:
     """Write one chart for each durability; none where matplotlib is missing."""
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        print("no charts: matplotlib is not there: pip install '.[peers]'")
+    pyplot = plotting()
+    if pyplot is None:
         return
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "minibroker"  # the same figures make the same file
     for level in dict.fromkeys(row["durability"] for row in rows):
-        draw_level(level, [row for row in rows if row["durability"] == level], folder)
+        draw_level(pyplot, level, [row for row in rows if row["durability"] == level], folder)
 
 
-def draw_level(level: str, rows: Sequence[Row], folder: Path) -> None:
+def draw_level(pyplot: Any, level: str, rows: Sequence[Row], folder: Path) -> None:
     """Write the chart of one durability: works from the top down, a colour for each peer."""
-    from matplotlib import pyplot
-
     works = list(dict.fromkeys(row["work"] for row in rows))
     names = list(dict.fromkeys(row["against"] for row in rows))
     figure, axes = pyplot.subplots(figsize=(9, 1.5 + BAR_INCHES * len(works) * (len(names) + 1)))
@@ -52,6 +48,4 @@ def draw_level(level: str, rows: Sequence[Row], folder: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlabel(f"times better than the peer (right of 1: minibroker), durability {level}")
     axes.legend(fontsize="small")
-    figure.tight_layout()
-    figure.savefig(folder / f"peers-{level}.svg", metadata={"Date": None})
-    pyplot.close(figure)
+    save(pyplot, figure, folder / f"peers-{level}.svg")

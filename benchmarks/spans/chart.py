@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from benchmarks.pictures import plotting, save
 from benchmarks.spans.measuring import Profile, Span
 from benchmarks.spans.table import CLIENT, DISK, KERNEL, SERVER
 
@@ -29,15 +30,9 @@ def bars(profiles: Sequence[Profile]) -> list[tuple[str, list[Span]]]:
 
 def draw(profiles: Sequence[Profile], path: Path) -> None:
     """Write the picture; none where matplotlib is missing."""
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        print("no picture: matplotlib is not there: pip install '.[peers]'")
+    pyplot = plotting()
+    if pyplot is None:
         return
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "minibroker"  # the same figures make the same file
-    from matplotlib import pyplot
-
     found = bars(profiles)
     longest = max(sum(span.us for span in spans) for _, spans in found)
     figure, axes = pyplot.subplots(figsize=(10, 1.2 + 0.42 * len(found)))
@@ -58,6 +53,4 @@ def draw(profiles: Sequence[Profile], path: Path) -> None:
         "us: medians of the spans of a message; for consume-32, what a thread does a frame"
     )
     axes.legend(fontsize="small")
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    save(pyplot, figure, path)
