@@ -25,6 +25,7 @@ from minibrokerd.engine.engine import Engine
 from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.writer import Job
 from minibrokerd.net.frames import read_frame
+from minibrokerd.rescue.restoring import AtOnce
 from support.simulated_disk import SimulatedDisk
 
 Run = tuple[int, int, int, int]  # token, origin, sequence, 1
@@ -61,7 +62,7 @@ class SmallDisk(SimulatedDisk):
             raise OSError(errno.ENOSPC, "No space left on device")
 
 
-class AtOnce:
+class InTheNextTurn(AtOnce):
     """A writer that does each job when it gets it, and says so in the next turn."""
 
     def __init__(
@@ -72,15 +73,12 @@ class AtOnce:
         retry: Callable[[], bool],
         on_failed: Callable[[BaseException], None],
     ) -> None:
-        self.failed: BaseException | None = None
+        super().__init__()
         self._loop = loop
         self._work_ahead = work_ahead
         self._retry_due = retry_due
         self._retry = retry
         self._waits = False
-
-    def start(self) -> None:
-        """Nothing is to be started."""
 
     def put(self, job: Job) -> None:
         """Do it, and the work ahead."""
@@ -91,13 +89,6 @@ class AtOnce:
             self.post(job.done)
         self._look()
 
-    def do(self, job: Job) -> bool:
-        """It is handed over as all others."""
-        return False
-
-    def look(self) -> None:
-        """Nothing takes long here."""
-
     def wait(self, job: Job, seconds: float) -> bool:
         """It is done."""
         return job.wait(0)
@@ -105,9 +96,6 @@ class AtOnce:
     def post(self, callback: Callable[[], None]) -> None:
         """Call in the next turn."""
         self._loop.call_soon(callback)
-
-    def stop(self) -> None:
-        """Nothing is to be stopped."""
 
     def _look(self) -> None:
         if self._retry_due() and not self._waits:
@@ -141,7 +129,7 @@ class FullWorld:
             segment_bytes=self._segment_bytes,
             ops=self.disk,
             digests=True,
-            make_writer=partial(AtOnce, loop),
+            make_writer=partial(InTheNextTurn, loop),
         )
         self.core = Core(BodyStore(self.log.segments.read_one), sizes=self.log.sizes)
         clock = partial(SimulatedClock, self._loop, self._unix_ms)

@@ -21,6 +21,7 @@ from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.seam import Batch, Record
 from minibrokerd.log.writer import Job
+from minibrokerd.rescue.restoring import AtOnce
 
 SEGMENT_BYTES = 4096
 NOW_MS, UNIX_MS = 1_000, 1_700_000_000_000
@@ -65,21 +66,12 @@ class Disk(FaultyDisk):
         self.lost = 0
 
 
-class Inline:
-    """A writer that does each job at once."""
+class Inline(AtOnce):
+    """A writer that does each job at once, and some of the work ahead."""
 
-    def __init__(
-        self,
-        work_ahead: Callable[[], bool],
-        retry_due: Callable[[], bool],
-        retry: Callable[[], bool],
-        on_failed: Callable[[BaseException], None],
-    ) -> None:
-        self.failed: BaseException | None = None
+    def __init__(self, work_ahead: Callable[[], bool], *others: object) -> None:
+        super().__init__()
         self._work_ahead = work_ahead
-
-    def start(self) -> None:
-        """Nothing is to be started."""
 
     def put(self, job: Job) -> None:
         """Do it, and some of the work ahead."""
@@ -87,24 +79,6 @@ class Inline:
         self._work_ahead()
         if job.done is not None:
             job.done()
-
-    def do(self, job: Job) -> bool:
-        """It is handed over as all others."""
-        return False
-
-    def look(self) -> None:
-        """Nothing takes long here."""
-
-    def wait(self, job: Job, seconds: float) -> bool:
-        """It is done."""
-        return True
-
-    def post(self, callback: Callable[[], None]) -> None:
-        """Call it."""
-        callback()
-
-    def stop(self) -> None:
-        """Nothing is to be stopped."""
 
 
 class Life:
