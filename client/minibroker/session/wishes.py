@@ -96,6 +96,11 @@ def ready(
     return Ready(packed, raw, encoding, key_bytes, delay_ms, names, cost)
 
 
+def plain(body: bytes) -> Ready:
+    """Return what `ready` does of bytes that come with nothing else, and are small enough."""
+    return Ready(b"", body, 0, b"", 0, NO_NAMES, len(body) + MESSAGE_RESERVE)
+
+
 def ready_many(
     bodies: Iterable[Any],
     headers: Mapping[str, object] | None,

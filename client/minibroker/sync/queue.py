@@ -13,7 +13,7 @@ from minibroker.session import requeueing, wishes
 from minibroker.session.after import DEAD_LETTER
 from minibroker.session.declaring import Declaration
 from minibroker.session.message import Delivery
-from minibroker.session.outbox import GROUP_MESSAGES, MESSAGE_RESERVE, Key, PublishGroup
+from minibroker.session.outbox import GROUP_MESSAGES, Key, PublishGroup
 from minibroker.session.pacing import Prefetch, prefetch_of
 from minibroker.session.publishes import none_of, outcomes_of
 from minibroker.session.result_wish import Progress
@@ -107,9 +107,7 @@ class Queue(QueueByHand, Generic[Body]):
         asked = headers, key, delay, timeout, *names, *terms
         if type(plain) is bytes and asked == NOTHING_ASKED and len(plain) <= most:
             where: Key = (self.name, driver.timeout_ms)
-            some = wishes.Ready(
-                b"", plain, 0, b"", 0, wishes.NO_NAMES, len(plain) + MESSAGE_RESERVE
-            )
+            some = wishes.plain(plain)
         else:
             some = wishes.ready(body, headers, key, delay, most, *names)
             where = wishes.place(self.name, timeout, driver.timeout_ms, *terms, names=names)
