@@ -45,6 +45,13 @@ class Client(Protocol):
         """Return the memory that the server itself says it uses; 0 if it does not say."""
 
 
+class Blocking(Protocol):
+    """What the client of a peer that `blocks` has besides."""
+
+    def blocking(self) -> Callable[[bytes], object]:
+        """Return what publishes one message and blocks until it is confirmed, on a connection of its own."""
+
+
 def make(peer: str, url: str, option: str) -> Client:
     """Return the client of a peer; its module is imported here, as not every machine has it."""
     module = importlib.import_module(f"benchmarks.peers.clients.{peer}")

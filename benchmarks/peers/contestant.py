@@ -102,6 +102,8 @@ class Contestant:
         }
         if work.do == "cpu":
             return self._cpu(work, order)
+        if work.do == "cycle":
+            return self._cycle(work, order)
         if work.do == "consume":
             self.fill(count, work.body_bytes)
             done = self.order("consume", **order, prefetch=work.prefetch, many=work.many_acks)
@@ -110,6 +112,13 @@ class Contestant:
             done = self.order(work.do, work.clients, **order, prefetch=work.prefetch, rate=rate)
             self.order("purge")
         return sample(work, count, done)
+
+    def _cycle(self, work: Work, order: Measured) -> Sample:
+        before = self.server.cpu_s()
+        done = self.order("cycle", **order, prefetch=work.prefetch)
+        cost_us = (self.server.cpu_s() - before) / order["count"] * 1e6
+        seen_us = percentile(done["calls"], 50)
+        return Sample(cost_us, done["seconds"], {"publish_to_handler_us": round(seen_us, 1)})
 
     def _cpu(self, work: Work, order: Measured) -> Sample:
         before = self.server.cpu_s()

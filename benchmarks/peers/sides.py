@@ -29,6 +29,7 @@ class Peer:
     get: str
     how: Mapping[str, str] = field(default_factory=dict)  # by the order of a work; said in the rows
     many_acks: bool = False
+    blocks: bool = False  # it has a client without asyncio, which people use
     tuned: str = ""  # what differs from the defaults, beside them
     there: Callable[[], bool] = lambda: True  # whether what its program needs is on this machine
 
@@ -70,6 +71,7 @@ REDIS: Final = Peer(
         "latency": "XADD; XREADGROUP COUNT 32 BLOCK, XACK and XDEL",
     },
     many_acks=True,
+    blocks=True,
     tuned="client: socket_timeout=None (default 5 s)",
 )
 REDIS_LISTS: Final = replace(
@@ -128,6 +130,7 @@ BEANSTALKD: Final = Peer(
         "consume": "reserve, delete; from prefetch 32 on in 4 threads",
         "latency": "put in one thread, reserve and delete in four others",
     },
+    blocks=True,
 )
 KAFKA: Final = Peer(
     "kafka",
@@ -209,6 +212,8 @@ def does(side: Side, work: Work) -> bool:
     """Return whether a work is measured against this side."""
     if work.do in {"memory", "restart"}:
         return side.backlog
+    if work.do == "one_blocking" and not side.peer.blocks:
+        return False
     return (side.peer.many_acks or not work.many_acks) and (
         side.level == "sync" or not work.sync_only
     )
@@ -220,5 +225,6 @@ def how(side: Side, work: Work) -> str:
         read = "" if side.peer.name in WINDOWED else f"; {work.prefetch // 2} read by a command"
         consumed = side.peer.how["many" if work.many_acks else "consume"]
         return f"{side.peer.how['batches']}; {consumed}{read}"
-    wanted = "many" if work.many_acks else work.do
+    alike = {"one_blocking": "one", "cycle": "latency"}
+    wanted = "many" if work.many_acks else alike.get(work.do, work.do)
     return side.peer.how.get(wanted, side.peer.how["batches"])

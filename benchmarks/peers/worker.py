@@ -12,10 +12,10 @@ import struct
 import sys
 from collections.abc import Awaitable, Callable
 from time import perf_counter, sleep
-from typing import Any
+from typing import Any, cast
 
 import uvloop
-from benchmarks.peers.client import Client, make
+from benchmarks.peers.client import Blocking, Client, make
 
 Order = dict[str, Any]
 Measured = dict[str, Any]
@@ -28,6 +28,16 @@ async def one(client: Client, order: Order) -> Measured:
     for _ in range(order["count"]):
         before = perf_counter()
         await client.publish(body)
+        calls.append((perf_counter() - before) * 1e6)
+    return {"calls": calls}
+
+
+async def one_blocking(client: Client, order: Order) -> Measured:
+    """The same through a client that blocks: the loop has nothing else to do meanwhile."""
+    publish, body, calls = cast(Blocking, client).blocking(), b"x" * order["body"], []
+    for _ in range(order["count"]):
+        before = perf_counter()
+        publish(body)
         calls.append((perf_counter() - before) * 1e6)
     return {"calls": calls}
 
@@ -78,6 +88,25 @@ async def latency(client: Client, order: Order) -> Measured:
     return {"calls": calls}
 
 
+async def cycle(client: Client, order: Order) -> Measured:
+    """Publish the next message once the one before it was seen; note how long each took until then."""
+    loop, body, calls = asyncio.get_running_loop(), b"x" * order["body"], []
+    arrived = asyncio.Event()
+
+    def seen(body: bytes) -> None:  # in a thread, where the client of a peer has some
+        loop.call_soon_threadsafe(arrived.set)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(client.consume(order["count"], order["prefetch"], False, seen))
+        for _ in range(order["count"]):
+            before = perf_counter()
+            await client.publish(body)
+            await arrived.wait()
+            calls.append((perf_counter() - before) * 1e6)
+            arrived.clear()
+    return {"calls": calls}
+
+
 async def in_time(count: int, rate: float, call: Callable[[float], None]) -> None:
     """Have `call(due)` called on this loop, `rate` times a second.
 
@@ -107,7 +136,8 @@ async def waiting(client: Client, order: Order) -> Measured:
 
 
 ORDERS: dict[str, Callable[[Client, Order], Awaitable[Measured]]] = {
-    each.__name__: each for each in (one, tasks, batches, consume, latency, purge, waiting)
+    each.__name__: each
+    for each in (one, one_blocking, tasks, batches, consume, latency, cycle, purge, waiting)
 }
 
 

@@ -115,6 +115,7 @@ def batches(name: str, body_bytes: int = BODY_BYTES, batch: int = BATCH, clients
 # Larger bodies come in smaller batches: 20 MB in one call would measure the sockets' buffers.
 WORKS: Final[Sequence[Work]] = (
     Work("publish-one", "one publish at a time", "one", MICROSECONDS),
+    Work("publish-one-blocking", "the same, from code that blocks", "one_blocking", MICROSECONDS),
     Work("publish-1000", "single publishes, 1,000 tasks", "tasks", window=1_000),
     batches("publish-batch"),
     consuming("consume-1", 1, sync_only=True),
@@ -128,6 +129,13 @@ WORKS: Final[Sequence[Work]] = (
     batches("publish-batch-20k", 20 * 1_024, batch=100),
     consuming("consume-20k", 32, 20 * 1_024, sync_only=True),
     batches("clients-4", clients=4),
+    Work(
+        "cpu-one",
+        "server CPU, one message at a time: publish, deliver, ack",
+        "cycle",
+        MICROSECONDS,
+        prefetch=1,
+    ),
     costing("cpu", "server CPU: publish, deliver, ack each"),
     costing("cpu-many", "the same; the peer acks many with one command", many_acks=True),
     Work("memory", "memory of a waiting message", "memory", BYTES, BATCH, IN_FLIGHT),

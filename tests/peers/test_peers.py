@@ -16,6 +16,7 @@ from benchmarks.peers.tables import HEADINGS, markdown
 from benchmarks.peers.works import BYTES, MICROSECONDS, RATE, WORKS
 from benchmarks.replicated import page as replicated
 
+CLIENTS = Path(works.__file__).parent / "clients"
 DOES = [
     pytest.param(side, work, id=f"{side.name} {work.name}")
     for side in sides.SIDES
@@ -106,6 +107,16 @@ def test_many_acks_are_asked_only_of_peers_that_have_them() -> None:
     many = next(work for work in WORKS if work.many_acks)
     asked = {side.peer.name for side in sides.SIDES if sides.does(side, many)}
     assert asked == {"redis", "rabbitmq", "kafka"}
+
+
+def test_a_blocking_publish_is_asked_only_of_peers_that_have_one() -> None:
+    """Each of them has it: the worker would end in the middle of a run."""
+    blocking = next(work for work in WORKS if work.do == "one_blocking")
+    asked = {side.peer.name for side in sides.SIDES if sides.does(side, blocking)}
+    assert asked == {"redis", "redis_lists", "beanstalkd"}
+    for name in asked:
+        source = (CLIENTS / f"{name}.py").read_text("utf-8")
+        assert "def blocking(self)" in source
 
 
 def test_a_prefetch_that_is_not_the_default_shows_it() -> None:

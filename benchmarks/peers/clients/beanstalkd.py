@@ -47,6 +47,10 @@ class Client:
         """
         self._connections[-1].put(body)
 
+    def blocking(self) -> Callable[[bytes], object]:
+        """Put, as in `publish`: it is the only client there is."""
+        return self._connections[-1].put  # type: ignore[no-any-return]
+
     async def publish_single(self, body: bytes, count: int, window: int) -> None:
         """Put in threads; a wider window would need more of them."""
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from benchmarks.peers.client import Seen, in_tasks
 
 import minibroker
+from minibroker import sync
 
 
 class Client:
@@ -12,6 +15,7 @@ class Client:
 
     def __init__(self, url: str, option: str) -> None:
         self._url, self._durability = url, option
+        self._blocking: sync.Broker | None = None
 
     async def open(self) -> None:
         """Connect, and set the durability of the queue."""
@@ -22,10 +26,18 @@ class Client:
     async def close(self) -> None:
         """Leave."""
         await self._broker.close()
+        if self._blocking is not None:
+            self._blocking.close()
 
     async def publish(self, body: bytes) -> None:
         """Publish one message."""
         await self._queue.publish(body)
+
+    def blocking(self) -> Callable[[bytes], object]:
+        """The client that blocks; the durability is that of the queue."""
+        if self._blocking is None:
+            self._blocking = sync.connect(self._url)
+        return self._blocking.queue("bench", bytes).publish
 
     async def publish_single(self, body: bytes, count: int, window: int) -> None:
         """Publish in as many tasks as the window is wide, each awaiting every message."""

@@ -5,6 +5,7 @@ A stream keeps what was acked, so an ack is XACK and XDEL: a work queue must not
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import redis.asyncio
@@ -20,6 +21,7 @@ class Client:
     def __init__(self, url: str, option: str) -> None:
         # With a timeout the library arms a timer for every reply of a pipeline: half the rate (measured).
         self._redis: Any = redis.asyncio.from_url(url, socket_timeout=None)
+        self._blocking: Any = redis.Redis.from_url(url)  # which connects when it is used
 
     async def open(self) -> None:
         """Connect, and make the stream and its group, if they are not there."""
@@ -36,6 +38,11 @@ class Client:
     async def publish(self, body: bytes) -> None:
         """XADD one message."""
         await self._redis.xadd(STREAM, {"b": body})
+
+    def blocking(self) -> Callable[[bytes], object]:
+        """XADD through the client that blocks."""
+        add = self._blocking.xadd
+        return lambda body: add(STREAM, {"b": body})
 
     async def publish_single(self, body: bytes, count: int, window: int) -> None:
         """Publish in batches as large as the window, one after the other."""

@@ -5,6 +5,8 @@ What a worker had moved when it died stays in its list: to find that and hand it
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from benchmarks.peers.client import Seen, in_tasks
 from benchmarks.peers.clients import redis
 
@@ -20,6 +22,11 @@ class Client(redis.Client):
     async def publish(self, body: bytes) -> None:
         """LPUSH one message."""
         await self._redis.lpush(WAITING, body)
+
+    def blocking(self) -> Callable[[bytes], object]:
+        """LPUSH through the client that blocks."""
+        push = self._blocking.lpush
+        return lambda body: push(WAITING, body)
 
     async def publish_batches(self, body: bytes, count: int, batch: int, window: int) -> None:
         """LPUSH of a whole batch, which one command takes; each in flight has a connection of the pool."""
