@@ -21,6 +21,7 @@ from minibroker.session.events import (
     SettleRefused,
     Welcomed,
 )
+from minibroker.session.message import Delivery, DeliveryRun
 from minibroker.session.settlements import ENDED, TOLD, Settlement, named_by, runs_of
 from support.quiet_shell import Waiter
 
@@ -365,15 +366,45 @@ def test_a_frame_of_a_newer_server_is_passed_over() -> None:
     assert [type(event) for event in world.read()] == [Leaving]
 
 
-def test_runs_and_names_are_inverse() -> None:
+@pytest.mark.parametrize("joined", [True, False])
+def test_runs_and_names_are_inverse(*, joined: bool) -> None:
+    """Of messages that came as one run, and of such that came as a run each."""
     world = World()
     world.publish(*[b"x"] * 9)
     world.turn()
     messages = world.consume().messages
-    some = [messages[index] for index in (8, 1, 2, 0, 5)]
-    runs = runs_of(some)
-    assert [(first, count) for *_, first, count in runs] == [(0, 3), (5, 1), (8, 1)]
-    assert {message.sequence for message in named_by(runs, messages)} == {0, 1, 2, 5, 8}
+    for message in messages if joined else ():
+        message.run = messages[0].run
+    for indices, expected in (
+        ((8, 1, 2, 0, 5), [(0, 3), (5, 1), (8, 1)]),
+        ((2, 3, 4, 5), [(2, 4)]),
+        ((2, 3, 5, 6), [(2, 2), (5, 2)]),
+        ((2, 4, 3, 5), [(2, 4)]),
+        ((7,), [(7, 1)]),
+        ((), []),
+    ):
+        runs = runs_of([messages[index] for index in indices])
+        assert [(first, count) for *_, first, count in runs] == expected
+        named = [message.sequence for message in named_by(runs, messages)]
+        assert named == sorted(indices)
+
+
+def test_messages_of_two_deliveries_are_named_apart() -> None:
+    """Their sequences may go on where they do not; even if the first and the last are of one delivery."""
+    world = World()
+    world.publish(*[b"x"] * 9)
+    world.turn()
+    messages = world.consume().messages
+    token, run = messages[0].token, messages[0].run
+    other = Delivery("q", token + 1, 1_000, run.settlements, None)
+    for message in messages:
+        message.run = run
+    messages[1].run = DeliveryRun(other, run.settlements, run.origin, 1, False, 0, 0, None)
+    assert runs_of(messages[:4]) == [
+        (token, run.origin, 0, 1),
+        (token, run.origin, 2, 2),
+        (token + 1, run.origin, 1, 1),
+    ]
 
 
 def test_losses_are_found_without_a_walk_over_all_runs_for_each_message() -> None:

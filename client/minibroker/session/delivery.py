@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
-from itertools import accumulate, repeat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate, pairwise, repeat
 from operator import itemgetter
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from minibroker.session.message import Delivery, DeliveryRun, MessageData
 from minibroker.session.settlements import ENDED, Settlements
 
 _COUNT: Final = itemgetter(2)  # the messages of a row
-FEW: Final = 16  # messages of a run, which are cut one by one
+PAIR: Final = struct.Struct("<II")  # the lengths of headers and body of a message
 FIRST_LOOK: Final = 64  # deliveries, before it is looked through for those of which nothing is left
 
 MakeMessage = Callable[[DeliveryRun, int, bytes, bytes], MessageData[Any]]
@@ -43,53 +43,56 @@ def unpack_delivery(
         if "after" in header:
             delivery.after = {(row[0], row[1]): (row[2], row[3]) for row in header["after"]}
         count, columns = header["count"], header["runs"] * wire.DELIVERY_RUN.size
-        lengths = struct.unpack(f"<{2 * count}I", frame.lengths)
         rows = list(wire.DELIVERY_RUN.iter_unpack(frame.columns[:columns]))
         keys = _keys(frame, columns, len(rows)) if header.get("keyed") else [None] * len(rows)
+        headers: Iterator[bytes]
+        if count == 1:
+            of_headers, of_body = PAIR.unpack(frame.lengths)
+            if of_headers + of_body != len(frame.blob):
+                raise ValueError(f"a message of {of_headers + of_body} bytes")
+            headers, bodies = iter((frame.blob[:of_headers],)), iter((frame.blob[of_headers:],))
+        else:
+            headers, bodies = _pieces(frame.lengths, count, frame.blob)
     except (KeyError, TypeError, ValueError, struct.error) as error:
         raise ProtocolError(
             f"the server sent a delivery that does not add up: {error!r}"
         ) from error
-    if sum(map(_COUNT, rows)) != count or sum(lengths) != len(frame.blob):
-        raise ProtocolError("the runs or lengths of a delivery do not cover its messages")
+    if sum(map(_COUNT, rows)) != count:
+        raise ProtocolError("the runs of a delivery do not cover its messages")
     messages = delivery.messages
-    pieces = _even(lengths, frame.blob) if count > FEW * len(rows) else ()
-    headers, bodies = iter(pieces[::2]), iter(pieces[1::2])
-    blob, at, append = frame.blob, 0, messages.append
-    ends = accumulate(lengths)
-    cuts = zip(ends, ends, strict=True)  # where headers and body of each message end
     for (origin, first, run_count, attempt, flags, encoding, published), key in zip(
         rows, keys, strict=True
     ):
         marked = flags & wire.MARKED != 0
         run = DeliveryRun(delivery, settlements, origin, attempt, marked, encoding, published, key)
-        if pieces:
-            # The range comes first: it ends before it takes what belongs to the next run.
-            sequences = range(first, first + run_count)
-            messages += map(make, repeat(run), sequences, headers, bodies)
-            continue
         if run_count == 1:  # as where keys take turns
-            body_at, end = next(cuts)
-            append(make(run, first, blob[at:body_at], blob[body_at:end]))
-            at = end
+            messages.append(make(run, first, next(headers), next(bodies)))
             continue
-        for sequence, (body_at, end) in zip(range(first, first + run_count), cuts, strict=False):
-            append(make(run, sequence, blob[at:body_at], blob[body_at:end]))
-            at = end
+        # The range comes first: it ends before it takes what belongs to the next run.
+        messages += map(make, repeat(run), range(first, first + run_count), headers, bodies)
     delivery.open = count
     return delivery
 
 
-def _even(lengths: tuple[int, ...], blob: bytes) -> tuple[bytes, ...]:
-    """Return headers and body of each of many messages, if they are all of one size; none: they are not.
+def _pieces(lengths: bytes, count: int, blob: bytes) -> tuple[Iterator[bytes], Iterator[bytes]]:
+    """Return the headers and the bodies of so many messages; ValueError, struct.error: they do not add up.
 
-    One call cuts them all: in slices they took half of what receiving them costs.
+    Those of one size, as of most publishes, are all cut by one call: in slices they took half of what receiving
+    them costs, and of a frame of 16 more than all else.
     """
-    of_headers, of_body = lengths[:2]
-    count = len(lengths) // 2
-    if lengths != (of_headers, of_body) * count:
-        return ()
-    return struct.unpack(f"{of_headers}s{of_body}s" * count, blob)
+    if len(lengths) != PAIR.size * count:
+        raise ValueError(f"{len(lengths)} bytes of lengths for {count} messages")
+    if count and lengths == lengths[: PAIR.size] * count:
+        of_headers, of_body = PAIR.unpack_from(lengths)
+        if not of_headers:
+            return repeat(b""), iter(struct.unpack(f"{of_body}s" * count, blob))
+        pieces: Sequence[bytes] = struct.unpack(f"{of_headers}s{of_body}s" * count, blob)
+    else:
+        ends = list(accumulate(struct.unpack(f"<{2 * count}I", lengths), initial=0))
+        if ends[-1] != len(blob):
+            raise ValueError(f"lengths of {ends[-1]} bytes, and a blob of {len(blob)}")
+        pieces = [blob[at:end] for at, end in pairwise(ends)]
+    return iter(pieces[::2]), iter(pieces[1::2])
 
 
 def _keys(frame: wire.Frame, at: int, count: int) -> list[str | None]:

@@ -18,7 +18,8 @@ MAX_RESUME_RUNS: Final = 128
 def pack_parts(parts: Sequence[SettlePart], header: Mapping[str, object]) -> bytes:
     """Return a frame of these parts."""
     columns = b"".join([part.columns() for part in parts])
-    return wire.pack_frame({"parts": [part.header() for part in parts], **header}, columns)
+    packed = wire.pack_header({"parts": [part.header() for part in parts], **header})
+    return wire.frame_of_packed(packed, columns)
 
 
 def frames_naming(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 from minibroker.contract import wire
@@ -31,6 +32,8 @@ _VALUES: Final = {
 
 Item = Any  # a MessageData: message.py builds on this module
 Run = tuple[int, int, int, int]  # token, origin, first sequence, count
+_SEQUENCE: Final = attrgetter("sequence")
+_RUN: Final = attrgetter("run")
 Waiter = Any  # a future of the shell, opaque here
 Ripe = Callable[["Settlements"], Any]  # what it returns is the shell's way to wait for room
 
@@ -170,6 +173,8 @@ class Settlements:
         parts = self._take_others(room) if self.others else []
         most = room.for_part(self.queue) if self.acks and not self.others else 0
         if most:
+            if self.begins == self.acks:  # all that began has ended, so nothing is to be said of it
+                self.begins = []
             acks, self.acks = self.acks[:most], self.acks[most:]
             part = SettlePart("ack", self.queue, acks, None)
             part.runs = runs_of(acks)
@@ -217,11 +222,26 @@ def _give_waiters(
     return waiters
 
 
-def runs_of(messages: Iterable[Item]) -> list[Run]:
+def runs_of(messages: Sequence[Item]) -> list[Run]:
     """Return the runs that name `messages`, consecutive ones merged.
 
-    Runs per message, so it is written out: settlements mostly come in the order of delivery.
+    Settlements mostly come in the order of delivery: then a few calls see that these are one run. The rest is done
+    per message, so it is written out.
     """
+    if not messages:
+        return []
+    first, last = messages[0], messages[-1]
+    run, count = first.run, len(messages)
+    if (
+        last.run is run
+        and list(map(_SEQUENCE, messages)) == list(range(first.sequence, first.sequence + count))
+        and list(map(_RUN, messages)).count(run) == count
+    ):
+        return [(run.delivery.token, run.origin, first.sequence, count)]
+    return _runs_one_by_one(messages)
+
+
+def _runs_one_by_one(messages: Sequence[Item]) -> list[Run]:
     runs: list[Run] = []
     last: Any = None
     first = following = -1
