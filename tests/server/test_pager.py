@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
-from harness import World
+from harness import World, cold_runs
 
 from minibrokerd.bodies.shelves import stands
 from minibrokerd.core.durable import paging
@@ -28,6 +28,7 @@ class Shell:
         self.world = world
         self.reads: list[int] = []
         self.later: list[int] = []
+        self.timers: list[Callable[[], None]] = []
         self.rest_bytes: int | None = 0
         log, loop = cast(Log, self), cast(asyncio.AbstractEventLoop, self)
         self.pager = Pager(world.core, log, loop, self.apply, lambda: self.rest_bytes, 2**30)
@@ -43,6 +44,11 @@ class Shell:
         """Take what is left to a thread."""
         self.later += offsets
         return asyncio.get_running_loop().create_future()
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Callable[[], None]:
+        """Note what is to be done later."""
+        self.timers.append(callback)
+        return callback
 
     def apply(self, command: Freeze | Loaded) -> None:
         """Apply and route, as the engine does."""
@@ -110,6 +116,28 @@ async def test_a_start_on_very_many_queues_reads_for_some_of_them(
     shell = Shell(world)
     shell.pager.fill()
     assert 500 < len(shell.reads) <= 1_024
+
+
+def test_what_is_not_needed_soon_leaves_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of any queue two messages may leave in a step; the steps end when nothing leaves any more."""
+    for module, name, value in (
+        (paging, "AHEAD_MESSAGES", 2), (Sums, "large_bytes", 0), (paging, "SMALL_BYTES", 0),
+        (paging, "EASY_LOOKS", 2),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    world = World(segment_batches=100)
+    client = world.hello("p")
+    for number in range(7):
+        client.publish("q", b"%d" % number)
+    shell, left = Shell(world), []
+    shell.pager.ease()
+    shell.pager.ease()  # a second is over: there is one chain of steps
+    while shell.timers:
+        (step,) = shell.timers
+        shell.timers.clear()
+        left.append(sum(run.left for run in cold_runs(world.queue("q"))))
+        step()
+    assert left == [2, 4, 5]
 
 
 def test_memory_is_full_of_what_one_message_keeps() -> None:

@@ -189,7 +189,7 @@ class SimulatedBroker:
         done()
 
     def _sweep(self) -> None:
-        """As `Server` does it: silent and stuck peers, signs of life."""
+        """As `Server` does it: silent and stuck peers, signs of life, memory."""
         now_s = self.loop.time()
         heard: dict[int, float] = {}
         for connection in self.connections.values():
@@ -202,6 +202,7 @@ class SimulatedBroker:
                 connection.end(why)
             elif connection.session and now_s - connection.sent_s > limits.HEARTBEAT_MS / 1_000:
                 connection.heartbeat()
+        self.engine.look_at_memory()
         self.loop.call_later(SWEEP_S, self._sweep)
 
 

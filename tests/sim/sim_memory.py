@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from minibrokerd.core.durable import paging
-from minibrokerd.core.model import cold
+from minibrokerd.core.model import cold, paces
 from minibrokerd.core.model.sums import Sums
 from minibrokerd.engine import indexer, pager
 
@@ -51,6 +51,9 @@ class Memory:
             (paging, "LOOKS"): random.choice((3, 20, 1_000)),
             (cold, "CHUNK_BYTES"): random.choice((100, 2_000, 20_000)),
             (cold, "CHUNK_FRAMES"): random.choice((1, 3, 100)),
+            (paging, "SMALL_BYTES"): random.choice((0, 0, 300)),
+            (paging, "YOUNG_MS"): random.choice((20, 500)),
+            (paces, "SOON_MS"): random.choice((50, 1_000)),
         }
         limit_bytes = random.choice((16_000, 64_000, NO_LIMIT_BYTES, NO_LIMIT_BYTES))
         return cls(random.random() < 0.8, limit_bytes, limits, random.choice((2, 5, 15)))

@@ -410,8 +410,9 @@ class Engine:
         self._pager.limit(limit_bytes)
 
     def look_at_memory(self) -> None:
-        """Compare what the process takes with its limit; called once a second."""
+        """Compare what the process takes with its limit, and let go what is not needed; called once a second."""
         self._pager.look()
+        self._pager.ease()
         if self.certainty.leadership is not None:
             self._length.bound_soon()  # who says only that it leads makes its log longer, and syncs nothing
 

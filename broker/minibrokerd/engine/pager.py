@@ -22,6 +22,8 @@ from minibrokerd.process.logs import events
 from minibrokerd.process.memory import Gauge
 
 LOOK_BYTES: Final = 1024 * 1024  # of records written between two looks at how much is in memory
+EASY_BYTES: Final = 2 * LOOK_BYTES  # that leave in one step where nothing is short
+STEP_S: Final = 0.01  # between such steps, when nothing is written
 MOST_HOT_BYTES: Final = (
     96 * 1024 * 1024
 )  # more brings nothing: it is read back faster than it is handed out
@@ -53,6 +55,7 @@ class Pager:
         self.to_copy: list[Loaded] = []  # what was read to be written again, after the next sync
         self.limit(memory_limit_bytes)
         self._written_bytes = 0
+        self._easing: asyncio.TimerHandle | None = None  # the next step
         self._fetches: set[asyncio.Future[list[Record | None]]] = set()
         self._gauge = Gauge()
         self._full = False
@@ -81,7 +84,27 @@ class Pager:
         if hot_bytes > self._hot_bytes:
             # Twice what came in: so it gets less, and each step stays short.
             self._apply(Freeze(2 * written_bytes))
+        else:
+            self._ease(2 * written_bytes)
         self.look()
+
+    def ease(self) -> None:
+        """Let what is not needed soon leave memory, in steps; called once a second."""
+        if self._easing is None:
+            self._ease_on()
+
+    def _ease_on(self) -> None:
+        self._easing = None
+        if self._ease(EASY_BYTES):
+            self._easing = self._loop.call_later(STEP_S, self._ease_on)
+
+    def _ease(self, most_bytes: int) -> bool:
+        """Return whether anything left."""
+        if not self._core.store.sums.large:
+            return False
+        hot_bytes = self._core.hot_bytes()
+        self._apply(Freeze(most_bytes, is_easy=True))
+        return self._core.hot_bytes() < hot_bytes
 
     def look(self) -> None:
         """Compare what the process takes of memory with its limit."""

@@ -27,6 +27,7 @@ from minibrokerd.core.model.lane import Lane
 from minibrokerd.core.model.lanes import Lanes
 from minibrokerd.core.model.messages import NEVER, Span
 from minibrokerd.core.model.noting import note_ended
+from minibrokerd.core.model.paces import Pace
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import (
     TYPE_OF,
@@ -48,6 +49,14 @@ _SOME: Final = TYPE_OF[CopySomeMeta]
 _WITH_BODIES: Final = [TYPE_OF[kind] for kind in (PublishMeta, *COPIED_RUNS)]
 COPY_RUN_BYTES: Final = 100  # a copy of a span beside its bodies, about
 LOOKS: Final = 20_000  # spans that one apply turns into places, about 15 ms
+EASY_LOOKS: Final = 2_000  # the same where nothing is short
+# To read a frame back takes about 15 us, however large it is: where nothing is short, one that has less leaves
+# only when it has waited for long.
+SMALL_BYTES: Final = 4 * 1024
+YOUNG_MS: Final = 10_000
+FEW: Final = (
+    16  # spans in a row that cannot leave: for the sake of those behind them they are put aside
+)
 
 
 def read_ahead(store: Store, queue: Queue, lanes: Lanes) -> None:
@@ -100,20 +109,24 @@ def _has_enough(fresh: deque[Span]) -> bool:
     return len(fresh) >= AHEAD_MESSAGES or _enough(islice(fresh, AHEAD_SPANS)) is not None
 
 
-def _enough(spans: Iterable[Span]) -> int | None:
-    """Return how many of the first spans are enough to have in memory; None: all of them are not."""
+def _enough(spans: Iterable[Span], soon: int = 0) -> int | None:
+    """Return how many of the first spans are enough to have in memory, and have so many messages.
+
+    None: all of them are not.
+    """
     messages = size = 0
     for count, span in enumerate(spans, 1):
         messages += span.stop - span.first
         size += span.block.bytes_of(span.first, span.stop)
-        if messages >= AHEAD_MESSAGES or size >= AHEAD_BYTES:
+        if messages >= soon and (messages >= AHEAD_MESSAGES or size >= AHEAD_BYTES):
             return count
     return None
 
 
 def freeze(store: Store, command: Freeze) -> None:
     """Turn spans into places, from the queues with most in memory on."""
-    bytes_left, looks_left = command.most_bytes, LOOKS
+    is_easy = command.is_easy
+    bytes_left, looks_left = command.most_bytes, EASY_LOOKS if is_easy else LOOKS
     large = store.sums.large
     for queue in sorted(large, key=lambda queue: -queue.hot_bytes):
         if queue.hot_bytes <= store.sums.large_bytes:
@@ -121,22 +134,50 @@ def freeze(store: Store, command: Freeze) -> None:
             continue
         if bytes_left <= 0 or looks_left <= 0:
             return
+        soon = _soon(store, queue) if is_easy else 0
+        if soon is None:
+            continue
         for lanes in reversed(queue.group.lanes.levels):  # a low priority waits for the longest
-            frozen, looked = _freeze_lane(store, queue, lanes.default, bytes_left, looks_left)
+            lane = lanes.default
+            if not _part(lane, soon):
+                continue
+            frozen, looked = _freeze_lane(store, queue, lane, bytes_left, looks_left, is_easy)
             bytes_left, looks_left = bytes_left - frozen, looks_left - looked
 
 
+def _soon(store: Store, queue: Queue) -> int | None:
+    """Return how many messages of a queue will be handed out soon; None: it is not known yet."""
+    group, large = queue.group, store.sums.large
+    if not group.consumer_count:
+        large[queue] = None
+        return 0
+    delivered = group.counters["delivered"]
+    pace = large[queue]
+    if pace is None:
+        pace = large[queue] = Pace(store.now_ms, delivered)
+    return pace.soon(store.now_ms, delivered)
+
+
+def _part(lane: Lane, soon: int) -> bool:
+    """Part what comes next in a lane from what may leave; return whether anything may."""
+    if not lane.cold:
+        _keep_near(lane, soon)
+        return bool(lane.late)
+    before = sum(span.stop - span.first for span in islice(lane.fresh, AHEAD_SPANS))
+    return before + sum(run.left for run in lane.cold) >= soon
+
+
 def _freeze_lane(
-    store: Store, queue: Queue, lane: Lane, most_bytes: int, looks: int
+    store: Store, queue: Queue, lane: Lane, most_bytes: int, looks: int, is_easy: bool
 ) -> tuple[int, int]:
     """Freeze what stands far back in a lane; return (bytes, spans looked at)."""
-    if not lane.cold:
-        _keep_near(lane)
     frozen = looked = 0
     late = lane.late
     while late and frozen < most_bytes and looked < looks:
         if store.synced < late[0].block.batch < NEVER:
             break  # its record is not safe yet, and no record behind it is
+        if is_easy and not _leaves_easily(store, late):
+            break
         span = late.popleft()
         looked += 1
         if _is_whole(span):
@@ -148,9 +189,19 @@ def _freeze_lane(
     return frozen, looked
 
 
-def _keep_near(lane: Lane) -> None:
-    """Part the spans that come next from those that may leave."""
-    count = _enough(lane.fresh)
+def _leaves_easily(store: Store, late: deque[Span]) -> bool:
+    """Whether the first span of those that may leave is worth it, or one that is stands close behind it."""
+    for span in islice(late, FEW):
+        if _is_whole(span):
+            block = span.block
+            is_small = block.cost(span.first, span.stop) < SMALL_BYTES
+            return not is_small or span.ready_at_ms + YOUNG_MS <= store.now_ms
+    return False
+
+
+def _keep_near(lane: Lane, soon: int = 0) -> None:
+    """Part the spans that come next, and those of so many messages, from those that may leave."""
+    count = _enough(lane.fresh, soon)
     if count is not None:
         near = deque(lane.fresh.popleft() for _ in range(count))
         lane.fresh, lane.late = near, lane.fresh

@@ -220,12 +220,16 @@ class Forward:
 
 
 class Freeze:
-    """Let about `most_bytes` of messages that wait for long yet leave memory; their records stay in the log."""
+    """Let about `most_bytes` of messages that wait for long yet leave memory; their records stay in the log.
 
-    __slots__ = ("most_bytes",)
+    `is_easy`: there is room, so only what costs little to read back leaves, and nothing that is asked for soon.
+    """
 
-    def __init__(self, most_bytes: int) -> None:
+    __slots__ = ("is_easy", "most_bytes")
+
+    def __init__(self, most_bytes: int, *, is_easy: bool = False) -> None:
         self.most_bytes = most_bytes
+        self.is_easy = is_easy
 
 
 class Loaded:

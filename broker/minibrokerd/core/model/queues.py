@@ -167,7 +167,7 @@ class Queue:
             self.live_bytes += cost
             self.sums.live_bytes += cost
         if cost + self.live_bytes + self.memory_bytes > self.sums.large_bytes:
-            self.sums.large[self] = None
+            self.sums.large.setdefault(self)
 
     def count_out(self, block: Block, first: int, stop: int) -> None:
         """Count the bytes of messages that are here no more; they hold their unique keys no more."""

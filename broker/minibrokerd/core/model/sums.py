@@ -18,6 +18,7 @@ from minibrokerd.core.model.footprints import (
 )
 from minibrokerd.core.model.histogram import Histogram
 from minibrokerd.core.model.lifetimes import Lifetimes, forget
+from minibrokerd.core.model.paces import Pace
 from minibrokerd.core.model.standing import Standing
 from minibrokerd.core.model.timed import Timed
 
@@ -43,10 +44,11 @@ class Sums:
     `waits_ms` counts messages by the time from publish to begin, `runs_ms` attempts by that from begin to their
     end; those of one run, or of one frame of acks, share the time of one of them. `timed` has the times of some
     queues alone. `large` are the queues that may have more than `large_bytes` in memory: with less, a queue keeps
-    it. `lifetimes` are of the blocks in memory whose messages have a time to live.
+    it; each with its pace, where that was looked at. `lifetimes` are of the blocks in memory whose messages have a
+    time to live.
     """
 
-    large_bytes = 8 * 1024 * 1024
+    large_bytes = 1024 * 1024
     __slots__ = (
         "broken",
         "by_key_group",
@@ -86,7 +88,7 @@ class Sums:
         self.failing_keys = 0  # in the windows of the circuits of keys
         self.key_circuits = 0  # that are not closed
         self.broken: dict[KeyCircuits, None] = {}  # those of queues that have some of these
-        self.large: dict[Queue, None] = {}
+        self.large: dict[Queue, Pace | None] = {}
         self.singles: dict[Group, Single] = {}  # of queues with one active consumer
         self.looked_after: dict[
             Queue, Timer
