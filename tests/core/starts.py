@@ -37,11 +37,15 @@ def describe(state: str, item: Any, sequence: int) -> Any:
     )
 
 
-def known(world: World, *, digests: bool) -> Any:
-    """Return what a start on a copy of the log would know: messages, with their bodies, and outcomes of frames."""
+def known(world: World, *, digests: bool = False, cools: bool = False) -> Any:
+    """Return what a start on a copy of the log would know: messages, with their bodies, and outcomes of frames.
+
+    It reads `digests`, or `cools` what it reads record by record.
+    """
     other = World(segment_batches=world.segment_batches)
     other.log, other.records = list(world.log), dict(world.records)
     other.unix_ms, other.epoch, other.digests = world.unix_ms, world.epoch, digests
+    other.cools = cools
     other.restart(clean=False)
     other.thaw()
     outcomes = {

@@ -53,6 +53,16 @@ class SegmentShelf:
         self._segment, offset = unpack_place(_in_memory(extent).place)
         self._offsets.append(offset)
 
+    def take(self, place: int) -> bool:
+        """Add the extent whose record stands at a place, if it joins what is here; any joins what is empty."""
+        segment, offset = place >> _OFFSET_BITS, place & _OFFSETS
+        if not self._offsets:
+            self._segment = segment
+        elif self._segment != segment or self._offsets[-1] >= offset:
+            return False
+        self._offsets.append(offset)
+        return True
+
     def expect(self, extent: Extent) -> Extent:
         """Add an extent whose record is on its way; return what the record is to have for it."""
         self._offsets.append(0)

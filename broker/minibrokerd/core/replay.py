@@ -14,7 +14,7 @@ from minibroker.contract import limits
 from minibroker.contract.wire import RUN
 from minibrokerd.core.durable import blocks, digest
 from minibrokerd.core.durable.cooling import FRAME_OBJECTS_BYTES, cool
-from minibrokerd.core.durable.digest import Outcomes
+from minibrokerd.core.durable.digest import Outcomes, cost_of, stands_alone
 from minibrokerd.core.durable.survivors import Live, Survivors, lease_of
 from minibrokerd.core.model import chains, key_settings
 from minibrokerd.core.model.cold import ColdRun
@@ -155,6 +155,8 @@ class Replay:
             del store.sessions[session.id]
         for entry in [each for each in store.kept if 0 < each.expires_unix_ms <= unix_ms]:
             store.kept.forget(entry.kind, entry.key)
+        for waiting in self._queues.values():
+            waiting.drop_ended()
 
     def cool_beyond(self, hot_bytes: int) -> None:
         """Let bodies leave memory, if more were taken than may be there.
@@ -272,13 +274,32 @@ class Replay:
 
     @_applies(PublishMeta)
     def _publish(self, meta: PublishMeta, record: Record) -> None:
-        for number, block, spans in blocks.published(
-            self._bodies, meta, record, self._number, self._place
-        ):
-            self._taken_bytes += block.extent.size + FRAME_OBJECTS_BYTES
-            self._at(number).add(block.first, Live(spans, meta.count), meta.count)
-            if meta.session:
-                self._remember(meta, [result_of(block, self._store.told)], b"")
+        if not self._add_cold(meta, len(record.tail)):
+            for number, block, spans in blocks.published(
+                self._bodies, meta, record, self._number, self._place
+            ):
+                self._taken_bytes += block.extent.size + FRAME_OBJECTS_BYTES
+                self._at(number).add(block.first, Live(spans, meta.count), meta.count)
+        if meta.session:
+            result = result_of(*meta.targets[-1], meta.durability, self._store.told)
+            self._remember(meta, [result], b"")
+
+    def _add_cold(self, meta: PublishMeta, tail_bytes: int) -> bool:
+        """Whether messages come behind many cold ones: then they are cold, too, and no object was made of them."""
+        if len(meta.targets) > 1 or meta.columns or stands_alone(meta):
+            return False
+        ((number, first),) = meta.targets
+        waiting = self._queues.get(number)
+        run = waiting.tail if waiting is not None else None
+        if waiting is None or run is None:
+            return False
+        cost = cost_of(tail_bytes, meta.count)
+        if not run.take(first, meta.count, cost, self._place):
+            run = ColdRun(number, self._bodies.shelf(), 0, first, meta.ready_at_ms)
+            run.take(first, meta.count, cost, self._place)
+            waiting.go_on(run)
+        run.batch = self._number
+        return True
 
     @_applies(BeginMeta, ExtendMeta)
     def _begin(self, meta: BeginMeta, record: Record) -> None:

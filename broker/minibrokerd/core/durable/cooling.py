@@ -1,6 +1,7 @@
 """A replay keeps memory bounded: what waits in full becomes a run of places, as a side index would name it.
 
 That is for a log that is read record by record: by a start without side indexes, or by who stands by for weeks.
+Behind many that are cold, what comes is cold from the start, and no object is made of it (`Survivors.tail`).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def _cool_queue(waiting: Survivors, bodies: Bodies) -> int:
             run = live
             firsts.append(first)
             lives.append(live)
-    waiting.firsts, waiting.lives = firsts, lives
+    waiting.keep(firsts, lives)
     return left_bytes
 
 

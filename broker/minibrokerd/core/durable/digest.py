@@ -198,11 +198,12 @@ class Digest:
         run.firsts.append(run.stop - run.first)
         run.places.append(at)
         run.stop += count
+        # As `cost_of`; a call more would be one for every publish.
         run.cost += size + (MESSAGE_BYTES - _OWN_LENGTHS + FRAME_BYTES // count) * count
 
     @_adds(PublishMeta)
     def _publish(self, says: PublishMeta, record: Record, at: int) -> None:
-        if _stands_alone(says) or says.columns:
+        if stands_alone(says) or says.columns:
             if says.count == 1:
                 for target in says.targets:
                     self._said.setdefault(target, []).append(len(self._others))
@@ -216,7 +217,7 @@ class Digest:
 
     @_adds(CopyRunMeta)
     def _copy_run(self, says: CopyRunMeta, record: Record, at: int) -> None:
-        if _stands_alone(says):
+        if stands_alone(says):
             self._keep_place(record, at)
         else:
             self._run(says.queue, says.first, says.count, says, len(record.tail), at)
@@ -304,9 +305,14 @@ class Digest:
             self._outcomes[says.session] = _still_asked(outcomes)
 
 
-def _stands_alone(says: PublishMeta | CopyRunMeta) -> bool:
-    """Whether there is more to know of messages than where they are."""
+def stands_alone(says: PublishMeta | CopyRunMeta) -> bool:
+    """Whether there is more to know of messages than where they are, columns apart."""
     return bool(says.delay_ms or says.key or says.own_priority or says.own_ttl_ms)
+
+
+def cost_of(tail_bytes: int, count: int) -> int:
+    """Return about how many bytes a plain publish keeps in use; as `Block.cost`."""
+    return tail_bytes + (MESSAGE_BYTES - _OWN_LENGTHS + FRAME_BYTES // count) * count
 
 
 def _outcome_of(says: Meta) -> FrameMeta:

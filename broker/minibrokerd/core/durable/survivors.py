@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from minibroker.contract.settings import Settings
 from minibrokerd.core.model.cold import ColdRun
@@ -19,6 +19,9 @@ from minibrokerd.core.model.records import BeginMeta, CopyMeta
 
 Value = TypeVar("Value")
 ReadSpans = Callable[[ColdRun, int], list[Span]]
+# A message behind so many cold ones is cold from the start. Behind fewer it may soon be begun, and a replay that
+# comes to that would read it back.
+MANY_COLD: Final = 10_000
 
 
 class Live:
@@ -96,12 +99,13 @@ class Live:
 class Survivors:
     """A queue while its records are read."""
 
-    __slots__ = ("_read", "firsts", "leases", "lives", "messages", "queue", "waits")
+    __slots__ = ("_read", "firsts", "leases", "lives", "messages", "queue", "tail", "waits")
 
     def __init__(self, queue: Queue, read: ReadSpans) -> None:
         """`read` returns the spans of the frame of a run that has a message."""
         self.queue = queue
         self._read = read
+        self.tail: ColdRun | None = None  # the last of `lives`, if what comes behind it is cold
         self.firsts: list[int] = []
         self.lives: list[Live | ColdRun] = []
         self.messages: dict[int, Message] = {}
@@ -112,16 +116,31 @@ class Survivors:
 
     def add(self, first: int, live: Live, count: int) -> None:
         """Add a block; its sequences mostly are above all earlier ones, and what is known of others gives way."""
+        self.tail = None
         if self.firsts and first <= self.firsts[-1]:
             self.replace(first, first + count, live)
             return
         self.firsts.append(first)
         self.lives.append(live)
         if len(self.lives) > 1_000 and not self.lives[len(self.lives) // 2].left:
-            self._drop_ended()
+            self.drop_ended()
+
+    def keep(self, firsts: list[int], lives: list[Live | ColdRun]) -> None:
+        """Take these in the place of what is here; see whether what comes next is behind so many cold ones."""
+        self.firsts, self.lives = firsts, lives
+        last = lives[-1] if lives else None
+        cold = sum(live.left for live in lives if isinstance(live, ColdRun))
+        self.tail = last if isinstance(last, ColdRun) and cold >= MANY_COLD else None
+
+    def go_on(self, run: ColdRun) -> None:
+        """Add a run behind `tail`, as the next one."""
+        self.firsts.append(run.first)
+        self.lives.append(run)
+        self.drop_ended()
 
     def replace(self, first: int, stop: int, live: Live | ColdRun) -> None:
         """Put messages in the place of what is known of them."""
+        self.tail = None
         if not self.firsts:  # there may be very many queues with one run each
             self.firsts.append(first)
             self.lives.append(live)
@@ -222,6 +241,7 @@ class Survivors:
 
     def clear(self) -> None:
         """Forget every message: a purge."""
+        self.tail = None
         self.firsts, self.lives = [], []
         self.messages, self.waits, self.leases = {}, {}, {}
 
@@ -229,10 +249,10 @@ class Survivors:
         index = bisect_right(self.firsts, sequence) - 1
         return self.lives[index] if index >= 0 else None
 
-    def _drop_ended(self) -> None:
+    def drop_ended(self) -> None:
+        """Forget what has ended: a replay may go on for long."""
         kept = [(f, live) for f, live in zip(self.firsts, self.lives, strict=True) if live.left]
-        self.firsts = [first for first, _ in kept]
-        self.lives = [live for _, live in kept]
+        self.keep([first for first, _ in kept], [live for _, live in kept])
 
 
 def lease_of(meta: CopyMeta) -> BeginMeta:

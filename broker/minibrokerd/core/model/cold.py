@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from minibrokerd.core.model.extents import Extent, Shelf
 
@@ -64,6 +64,13 @@ class ColdRun:
         self.stop += count
         self.left += count
         self.cost += cost
+
+    def take(self, first: int, count: int, cost: int, place: Any) -> bool:
+        """Add messages whose record stands at a place, if they can be appended; see `joins`."""
+        goes_on = self.stop == first and first - self.first < 2**32 and self.shelf.take(place)
+        if goes_on:
+            self.append(count, cost)
+        return goes_on
 
     def bounds(self, index: int) -> tuple[int, int]:
         """Return the first and one behind the last sequence of a frame."""

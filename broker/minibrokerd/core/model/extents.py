@@ -87,6 +87,10 @@ class Shelf(Protocol):
         """Add an extent that is stored."""
         ...
 
+    def take(self, place: Any) -> bool:
+        """Add the extent whose record stands at a place, if it can be appended; the first one can."""
+        ...
+
     def expect(self, extent: Extent) -> Extent:
         """Add an extent whose record is on its way; return what the record is to have for it."""
         ...

@@ -169,7 +169,8 @@ def publish(work: Publishing) -> tuple[Result, Sequence[Run], int]:
         enter(store, queue, spans)
     if plan is not None:
         return _confirm_planned(work, queue, block, max(rests_on, before))
-    return result_of(block, store.told), (), rests_on
+    result = result_of(block.origin, block.first, block.durability, store.told)
+    return result, (), rests_on
 
 
 def _confirm_planned(
@@ -182,23 +183,21 @@ def _confirm_planned(
     by = store.connections[frame.connection].session.client if frame.parts else "a schedule"
     plan.apply(queue, block, by)
     runs = plan.known_runs(queue, block)
-    told = store.told
-    result = result_of(block, told) if block is not None else _nothing_stored(queue, told)
+    stored = (queue.number, 0, queue.durability)  # nothing
+    if block is not None:
+        stored = block.origin, block.first, block.durability
+    result = result_of(*stored, store.told)
     if runs:
         result["known"] = len(runs)
     return result, runs, max(rests_on, queue.last_batch if block is None else 0)
 
 
-def _nothing_stored(queue: Queue, told: Sequence[str]) -> Result:
-    return {"origin": queue.number, "first": 0, "durability": told[queue.durability]}
-
-
-def result_of(block: Block, told: Sequence[str]) -> Result:
+def result_of(origin: int, first: int, durability: int, told: Sequence[str]) -> Result:
     """Return what a confirm says of a publish; `told` are the names of durabilities in it."""
     return {
-        "origin": block.origin,
-        "first": block.first,
-        "durability": told[block.durability],
+        "origin": origin,
+        "first": first,
+        "durability": told[durability],
     }
 
 
