@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic
 
@@ -27,6 +27,7 @@ GUIDES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/guide/*.
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NOT_RUN = ("pip install",)  # tests/packaging installs the wheel into an empty environment
 FORKED = re.compile(r"^minibroker(?= (?!serve|worker)[^&]*$)")
+USUAL = ("7272", "7273", "7282", "7283")  # a page has a broker, its HTTP, and a second of both
 DEADLINE_S = 60.0
 ENDS_S = 20.0
 LOOKS_S = 10.0  # how long a reader waits for what a line should print, before the next one
@@ -54,12 +55,13 @@ class Output:
 
 
 class Page:
-    """One page, run in an empty directory on two free ports: that of the broker, and that of its HTTP."""
+    """One page, run in an empty directory on free ports."""
 
-    def __init__(self, path: Path, directory: Path, port: int, http_port: int) -> None:
+    def __init__(self, path: Path, directory: Path, ports: list[int]) -> None:
         self._text = path.read_text("utf-8")
         self._directory = directory
-        self._ports = {"7272": str(port), "7273": str(http_port)}
+        self._ports = dict(zip(USUAL, map(str, ports), strict=True))
+        port, http_port, *_ = ports
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         url = f"minibroker://127.0.0.1:{port}"
         # As a reader's shell: with it, lines of two programs run into each other.
@@ -176,11 +178,12 @@ def _fits(pattern: str, line: str) -> bool:
 
 def run_page(name: str, directory: Path) -> None:
     """Run a page, named by its path in the project, in an empty directory."""
-    with socket.socket() as one, socket.socket() as other:
-        for probe in (one, other):
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in USUAL]
+        for probe in probes:
             probe.bind(("127.0.0.1", 0))
-        ports = one.getsockname()[1], other.getsockname()[1]
-    page = Page(ROOT / name, directory, *ports)
+        ports = [probe.getsockname()[1] for probe in probes]
+    page = Page(ROOT / name, directory, ports)
     try:
         page.run()
     finally:
