@@ -106,12 +106,17 @@ class Contestant:
             return self._cycle(work, order)
         if work.do == "consume":
             self.fill(count, work.body_bytes)
-            done = self.order("consume", **order, prefetch=work.prefetch, many=work.many_acks)
+            done = self.order(
+                "consume", **order, prefetch=work.prefetch, many=self._acks_many(work)
+            )
         else:
             order["count"] = count // work.clients
             done = self.order(work.do, work.clients, **order, prefetch=work.prefetch, rate=rate)
             self.order("purge")
         return sample(work, count, done)
+
+    def _acks_many(self, work: Work) -> bool:
+        return work.batched if self.peer == "minibroker" else work.many_acks
 
     def _cycle(self, work: Work, order: Measured) -> Sample:
         before = self.server.cpu_s()
@@ -125,7 +130,7 @@ class Contestant:
         done = self.order("batches", **order)
         between = self.server.cpu_s()
         prefetch = work.prefetch if self.peer in WINDOWED else work.prefetch // 2
-        consumed = self.order("consume", **order, prefetch=prefetch, many=work.many_acks)
+        consumed = self.order("consume", **order, prefetch=prefetch, many=self._acks_many(work))
         after = self.server.cpu_s()
         count = order["count"]
         publish_us = (between - before) / count * 1e6

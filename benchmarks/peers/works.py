@@ -31,7 +31,8 @@ class Work:
     """One work. `do` is the order that a client process gets (worker.py), or a measurement of backlog.py.
 
     `window` counts calls that wait at the same time, `batch` the messages of a call. `many_acks` works are
-    measured only against peers that can end several messages with one command.
+    measured only against peers that can end several messages with one command; minibroker acks each all the same,
+    unless a work is `batched`: then its handler gets batches, too, and acks each with one call.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Work:
     prefetch: int = 0
     body_bytes: int = BODY_BYTES
     many_acks: bool = False
+    batched: bool = False
     clients: int = 1
     sync_only: bool = False  # one durability is enough to know it, and the run must end some day
 
@@ -90,6 +92,12 @@ def many(name: str, prefetch: int) -> Work:
     return Work(name, title, "consume", prefetch=prefetch, many_acks=True)
 
 
+def batched(name: str, prefetch: int) -> Work:
+    """Return a work in which both end many messages with one call."""
+    title = "consume, many acked with one call"
+    return Work(name, title, "consume", prefetch=prefetch, many_acks=True, batched=True)
+
+
 def costing(name: str, title: str, many_acks: bool = False) -> Work:
     """Return a work that counts the CPU time of the server, in frames of 100."""
     return Work(name, title, "cpu", MICROSECONDS, 100, IN_FLIGHT, 200, many_acks=many_acks)
@@ -123,6 +131,8 @@ WORKS: Final[Sequence[Work]] = (
     consuming("consume-1000", 1_000),
     many("consume-32-many", 32),
     many("consume-1000-many", 1_000),
+    batched("consume-32-batched", 32),
+    batched("consume-1000-batched", 1_000),
     Work("latency", "publish to handler, open loop", "latency", MICROSECONDS, prefetch=32),
     batches("publish-batch-1k", 1_024),
     consuming("consume-1k", 1_000, 1_024, sync_only=True),

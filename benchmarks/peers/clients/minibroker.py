@@ -48,8 +48,16 @@ class Client:
         await in_tasks(count // batch, window, self._queue.publish_many, [body] * batch)
 
     async def consume(self, count: int, prefetch: int, many: bool, seen: Seen) -> None:
-        """Consume; each message is acked by itself, whatever `many` says."""
+        """Consume; each message is acked by itself, or `many` at once: all that were there."""
         async with self._queue.consume(prefetch=prefetch) as messages:
+            if many:
+                async for batch in messages.batches(prefetch):
+                    for message in batch:
+                        seen(message.body)
+                    await batch.ack()
+                    count -= len(batch)
+                    if count <= 0:
+                        return
             async for message in messages:
                 async with message.process():
                     seen(message.body)
