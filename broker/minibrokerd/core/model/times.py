@@ -7,9 +7,13 @@ done in it; a queue in which nothing was of late has none.
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from minibrokerd.core.model.histogram import BUCKETS, quantile
+
+if TYPE_CHECKING:
+    from minibrokerd.core.model.group import Group
+    from minibrokerd.core.model.state import Store
 
 WINDOW_MS: Final = 60_000
 TARGET_MS: Final = 300_000  # within which a backlog is to be worked off, where nobody says
@@ -95,6 +99,18 @@ class Times:
             "waits": _sums([window.waits for window in windows]),
             "runs": _sums([window.runs for window in windows]),
         }
+
+
+def times_of(store: Store, group: Group) -> Times:
+    """Return where a time of now is to be noted."""
+    times = group.times
+    if times is None or store.now_ms >= times.until_ms:
+        published = group.counters["published"]
+        old = times
+        times = Times(store.now_ms, published) if old is None else old.at(store.now_ms, published)
+        store.sums.timed.turn(group, old, times)
+        group.times = times
+    return times
 
 
 def p95_of(times: Times | None, now_ms: int) -> tuple[int, int]:

@@ -84,6 +84,10 @@ class Wheel:
         """Return when to call `advance` next (not later than the first deadline), or None."""
         found = self._found
         if found is None or not self._found_slot:
+            if not any(
+                self._occupied
+            ):  # as where nothing is begun: a walk through the levels takes 100 steps
+                return None
             found = self._found = self._first_slot()
             if found is None:
                 return None

@@ -18,9 +18,9 @@ from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AttemptMeta, BeginMeta
 from minibrokerd.core.model.sessions import Session
 from minibrokerd.core.model.state import COUNTER_BITS, Store
+from minibrokerd.core.model.times import times_of
 from minibrokerd.core.model.transitions import begin, begin_together, change, wait
 from minibrokerd.core.verbs.moving import dead_letter, is_used_up
-from minibrokerd.core.verbs.timing import times_of
 
 
 def drop_delivery(store: Store, queue: Queue, delivery: Delivery) -> None:

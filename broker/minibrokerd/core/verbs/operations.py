@@ -31,6 +31,7 @@ from minibrokerd.core.model.inputs import (
 from minibrokerd.core.model.sessions import Result
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs import (
+    acking,
     bulk,
     cancelling,
     exchanging,
@@ -62,6 +63,8 @@ SEQUENCE: Final = 1
 REQUEST: Final = 2
 NAMELESS: Final = 4
 
+Check = Callable[[Store, Frame, Any, Slice, Claims | None], Any]
+Apply = Callable[[Any], tuple[Result, Sequence[Run], int]]
 Login = Callable[[int, Any, memoryview, Scope | None], Hello | Resume | Attach]
 
 
@@ -88,8 +91,8 @@ class Operation:
     login: Login | None = None
     request: Callable[[Store, Frame, Any], None] | None = None
     slices: Callable[[Any, memoryview, memoryview], tuple[int, int, int]] | None = None
-    check: Callable[[Store, Frame, Any, Slice, Claims | None], Any] | None = None
-    apply: Callable[[Any], tuple[Result, Sequence[Run], int]] | None = None
+    check: Check | None = None
+    apply: Apply | None = None
     settle: Callable[[Settlement], None] | None = None  # what `apply` of a settlement does
     # Of its row in the command table.
     phases: tuple[Phase, ...] = field(init=False)
@@ -117,6 +120,8 @@ def _settlement(
     counts_lost: bool = True,
     ends: bool = False,
     steps: bool = False,
+    check: Check = settling.check_settlement,
+    apply: Apply = settling.settle,
 ) -> Operation:
     return Operation(
         op,
@@ -127,8 +132,8 @@ def _settlement(
         counts_lost=counts_lost,
         steps=steps,
         slices=slice_of_runs,
-        check=settling.check_settlement,
-        apply=settling.settle,
+        check=check,
+        apply=apply,
         settle=settle,
     )
 
@@ -186,7 +191,14 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
             apply=routing.route,
         ),
         _settlement("begin", going_on.begin, SEQUENCE | REQUEST | NAMELESS),
-        _settlement("ack", settling.ack, ends=True, steps=True),
+        _settlement(
+            "ack",
+            settling.ack,
+            ends=True,
+            steps=True,
+            check=acking.check_ack,
+            apply=acking.apply_ack,
+        ),
         # An ack, with a result for each run.
         _settlement("complete", settling.ack, steps=True),
         _settlement("nack", settling.nack),

@@ -16,6 +16,7 @@ from minibrokerd.core.model.chains import write
 from minibrokerd.core.model.circuits import ended as attempts_ended
 from minibrokerd.core.model.claims import Claims
 from minibrokerd.core.model.deliveries import BegunSpan, Delivery, Run
+from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.inputs import Frame, Slice
 from minibrokerd.core.model.key_times import note_ended
 from minibrokerd.core.model.messages import BEGUN, HELD, MEMORY, Item, Message, Span, singles_of
@@ -23,16 +24,16 @@ from minibrokerd.core.model.noting import bytes_of_ends, note_one
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AckMeta
 from minibrokerd.core.model.refusals import Broken, Refused
-from minibrokerd.core.model.sessions import Connection, Result
+from minibrokerd.core.model.sessions import Connection, Result, Session
 from minibrokerd.core.model.state import Store
-from minibrokerd.core.model.transitions import change, end_held, state_in, wait
+from minibrokerd.core.model.times import times_of
+from minibrokerd.core.model.transitions import change, state_in, wait
 from minibrokerd.core.verbs.attempts import drop_delivery, end_attempt
 from minibrokerd.core.verbs.keying import back_off
 from minibrokerd.core.verbs.moving import dead_letter, is_used_up, retry_delay_ms
 from minibrokerd.core.verbs.recalling import given_back
 from minibrokerd.core.verbs.runs import read_errors, read_runs, read_values
-from minibrokerd.core.verbs.taking import take_begun, take_spans, take_together
-from minibrokerd.core.verbs.timing import times_of
+from minibrokerd.core.verbs.taking import take_begun, take_spans, take_start, take_together
 
 RELEASE_DELAY_MS: Final = (
     1_000  # from the second release on, so that two workers do not play ping-pong
@@ -84,13 +85,8 @@ class Settlement:
         The general way, `found`, does the same message by message; False: it has to.
         """
         token, origin, first, count = run
-        delivery = self.group.deliveries.get(token)
-        if (
-            delivery is None
-            or origin != delivery.home
-            or delivery.queue_number != self.queue.number
-            or not self._may(delivery)
-        ):
+        delivery = self.delivery_of(token)
+        if delivery is None or origin != delivery.home:
             return False
         span = delivery.spans.get(first)
         if delivery.begun:
@@ -117,21 +113,15 @@ class Settlement:
                 span = held[-1]
                 self._note_all(held)
             else:
-                self._take_start(delivery, span, count)
+                take_start(self.store, self.queue, delivery, span, count)
+                if span.block.durability < self.durability:
+                    self.durability = span.block.durability
+                self.sent_unix_ms = span.block.unix_ms
+                return True
             self.sent_unix_ms = span.block.unix_ms
         if not delivery:
             drop_delivery(self.store, self.queue, delivery)
         return True
-
-    def _take_start(self, delivery: Delivery, span: Span, count: int) -> None:
-        first, stop = span.first, span.first + count
-        del delivery.spans[first]
-        if span.stop > stop:
-            delivery.spans[stop] = span.cut(stop)
-        self.queue.count_out(span.block, first, stop)
-        end_held(self.store, self.group, delivery, (span,), count)
-        if span.block.durability < self.durability:
-            self.durability = span.block.durability
 
     def _note_all(self, items: Sequence[Item | BegunSpan]) -> None:
         """Take note of how safe it is to be that these, of consecutive ids, are settled."""
@@ -181,12 +171,9 @@ class Settlement:
         delivery = self.group.deliveries.get(token)
         if delivery is None or delivery.queue_number != self.queue.number:
             return None
-        return delivery if self._may(delivery) else None
-
-    def _may(self, delivery: Delivery) -> bool:
         # A token is no secret: only the session that it was given to may settle under it.
-        connection = self.store.connections[self.frame.connection]
-        return delivery.session == connection.session.id
+        session = self.store.connections[self.frame.connection].session
+        return delivery if delivery.session == session.id else None
 
     def _note(self, item: Item) -> None:
         """Take note of what is settled: since when it was worked on, and how safe it is to be."""
@@ -237,12 +224,7 @@ def ack(work: Settlement) -> None:
         store.sums.runs_ms.note(ran_ms, count)
         times_of(store, work.group).runs.add(ran_ms, count)
     elif work.sent_unix_ms:
-        waited_ms = store.unix_ms - work.sent_unix_ms
-        store.sums.waits_ms.note(waited_ms, count)
-        store.sums.runs_ms.counts[0] += count
-        times = times_of(store, work.group)
-        times.waits.add(waited_ms, count)
-        times.runs.add(0, count)  # begun and done in one turn of its client's loop
+        note_waited(store, work.group, work.sent_unix_ms, count)
     if (
         work.values is not None
         or work.queue.settings["result_ms"]
@@ -259,20 +241,42 @@ def ack(work: Settlement) -> None:
     while len(tail) > most:  # a frame as large as a segment, or many gaps in one run
         store.emit(AckMeta(work.queue.number, 0, 0, 0, 0, 0, 0), tail[:most])
         tail = tail[most:]
-    meta = AckMeta(work.queue.number, 0, 0, 0, 0, 0, 0)
-    if _has_outcome(store, work.frame, work.lost):
-        store.effects.has_outcome = True
-        meta = AckMeta(
-            work.queue.number,
-            session.id,
-            work.frame.sequence or 0,
-            session.answered_below,
-            work.frame.checksum,
-            store.unix_ms,
-            work.frame.size,
-        )
-    store.emit(meta, tail)
+    frame = work.frame
+    # One ack that lost nothing, in one record: that has the outcome of its frame.
+    if (
+        frame.sequence is not None
+        and len(frame.parts) == 1
+        and not work.lost
+        and len(frame.columns) <= most
+    ):
+        store.emit(record_of_ack(store, work.queue, frame, session), tail)
+    else:
+        store.emit(AckMeta(work.queue.number, 0, 0, 0, 0, 0, 0), tail)
     work.queue.last_batch = work.store.open_batch
+
+
+def note_waited(store: Store, group: Group, sent_unix_ms: int, count: int) -> None:
+    """Note how long messages waited that were begun and done in one turn of their client's loop."""
+    waited_ms = store.unix_ms - sent_unix_ms
+    store.sums.waits_ms.note(waited_ms, count)
+    store.sums.runs_ms.counts[0] += count
+    times = times_of(store, group)
+    times.waits.add(waited_ms, count)
+    times.runs.add(0, count)
+
+
+def record_of_ack(store: Store, queue: Queue, frame: Frame, session: Session) -> AckMeta:
+    """Return the fields of a record that has the outcome of its frame, beside what ended."""
+    store.effects.has_outcome = True
+    return AckMeta(
+        queue.number,
+        session.id,
+        frame.sequence or 0,
+        session.answered_below,
+        frame.checksum,
+        store.unix_ms,
+        frame.size,
+    )
 
 
 def _note_key(work: Settlement, item: Item) -> None:
@@ -304,16 +308,6 @@ def _keep_results(work: Settlement, ended: list[Run]) -> None:
             id = origin, sequence
             note_one(store, work.queue, id, outcome, value, kept_ms, logged=is_logged)
     write(store)
-
-
-def _has_outcome(store: Store, frame: Frame, lost: Sequence[object]) -> bool:
-    """Whether the frame is one ack that lost nothing, in one ACK record: that has its outcome."""
-    return (
-        frame.sequence is not None
-        and len(frame.parts) == 1
-        and not lost
-        and len(frame.columns) <= store.sizes.runs_bytes
-    )
 
 
 def nack(work: Settlement) -> None:

@@ -14,6 +14,7 @@ from minibrokerd.core.model.messages import BEGUN, Item, Message, Span
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import end_begun, end_held, end_together
+from minibrokerd.core.verbs.attempts import drop_delivery
 
 
 def held_in(delivery: Delivery, first: int, count: int) -> Sequence[Span]:
@@ -55,6 +56,18 @@ def together(delivery: Delivery, first: int, count: int) -> Sequence[BegunSpan |
         else:
             delivery.begin(rest)
     return found
+
+
+def take_start(store: Store, queue: Queue, delivery: Delivery, span: Span, count: int) -> None:
+    """End the first messages of a span that is held, and with the last one of it the delivery."""
+    first, stop = span.first, span.first + count
+    del delivery.spans[first]
+    if span.stop > stop:
+        delivery.spans[stop] = span.cut(stop)
+    queue.count_out(span.block, first, stop)
+    end_held(store, queue.group, delivery, (span,), count)
+    if not delivery:
+        drop_delivery(store, queue, delivery)
 
 
 def take_together(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.state import Store
-from minibrokerd.core.model.times import TARGET_MS, Times, handlers_for
+from minibrokerd.core.model.times import TARGET_MS, handlers_for, times_of
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
 
 MOST_LANES: Final = 1_000  # keys that are looked at for the oldest message
@@ -21,18 +20,6 @@ def times(store: Store, frame: Frame, part: Any) -> None:
     queue = store.queue(part.queue)
     walk = Walk(store, frame, changes=False)
     walk.begin(_steps(walk, queue, part.target_ms or TARGET_MS))
-
-
-def times_of(store: Store, group: Group) -> Times:
-    """Return where a time of now is to be noted."""
-    times = group.times
-    if times is None or store.now_ms >= times.until_ms:
-        published = group.counters["published"]
-        old = times
-        times = Times(store.now_ms, published) if old is None else old.at(store.now_ms, published)
-        store.sums.timed.turn(group, old, times)
-        group.times = times
-    return times
 
 
 def _steps(walk: Walk, queue: Queue, target_ms: int) -> Steps:
