@@ -87,6 +87,46 @@ async def test_a_start_reads_indexes_and_behind_them_batches(tmp_path: Path) -> 
     assert found(tmp_path) == (list(log.places), BATCHES - 1)
 
 
+async def test_a_segment_that_is_rewritten_keeps_what_its_index_says(tmp_path: Path) -> None:
+    """A start that is killed before the engine says it anew does not make the next one slow."""
+    log = Indexed(tmp_path)
+    for number in range(BATCHES):
+        await log.append(b"%08d" % number)
+        if number in (BATCHES - 4, BATCHES - 2):
+            log.digest()
+    log.engine.log.abandon()
+    for _ in range(3):
+        engine = Engine(tmp_path, segment_bytes=SEGMENT_BYTES)
+        engine.log = FileLog(tmp_path, segment_bytes=SEGMENT_BYTES, digests=True)
+        for _ in engine.log.recover():
+            continue
+        engine.start()
+        engine.log.abandon()
+        assert found(tmp_path) == (list(log.places), BATCHES - 1)
+        assert len(files(tmp_path, "*.index")) == max(at.segment for at in log.places.values())
+
+
+async def test_what_the_engine_says_of_a_rewritten_segment_takes_the_place_of_what_was_kept(
+    tmp_path: Path,
+) -> None:
+    log = Indexed(tmp_path)
+    for number in range(BATCHES):
+        await log.append(b"%08d" % number)
+        if number == BATCHES - 2:
+            log.digest()
+    log.engine.log.abandon()
+    newest = log.places[b"%08d" % (BATCHES - 1)].segment
+    engine = Engine(tmp_path, segment_bytes=SEGMENT_BYTES)
+    engine.log = FileLog(tmp_path, segment_bytes=SEGMENT_BYTES, digests=True)
+    for _ in engine.log.recover():
+        continue
+    engine.start()
+    payload = b"".join(name for name, at in log.places.items() if at.segment == newest)
+    engine.log.segments.keep_digest(newest, payload)
+    engine.log.abandon()
+    assert found(tmp_path) == (list(log.places), BATCHES)
+
+
 async def test_a_flipped_bit_of_an_index_costs_time_and_nothing_else(tmp_path: Path) -> None:
     log = await write(tmp_path)
     indexes = files(tmp_path, "*.index")

@@ -315,11 +315,11 @@ class FileLog:
         tail.last_data = tail.last_safe = recovery.last_number
         tail.sealed.extend(recovery.sealed)
         if last is not None:
-            checksum = None
+            checksum, indexed = None, 0
             if recovery.clean:
                 tail.segment = reopen(last, directory, self._ops)
             else:
-                tail.segment, checksum = rewrite(
+                tail.segment, checksum, indexed = rewrite(
                     last, recovery.report, directory, self._ops, allocation
                 )
             region = recovery.region_of(last, checksum)
@@ -328,6 +328,8 @@ class FileLog:
         allocation.leftovers += recovery.freed + recovery.replaced
         whole = {str(recovery.names[number].index) for number in recovery.indexes}
         directory.remove(name for name in directory.listing().indexes if name not in whole)
+        if last is not None and last.slices and not recovery.clean:
+            tail.repeat_index(last.slices, indexed)
         recovery.last = None  # its bytes are needed no more
         tail.append_own(Kind.SEGMENT, now_ms, unix_ms)
         # What is zeroed for the reserve takes a while: the writer does that when the port is open.

@@ -29,10 +29,10 @@ def rewrite(
     directory: DataDirectory,
     ops: FileOps,
     allocation: Allocation,
-) -> tuple[OpenSegment, int]:
+) -> tuple[OpenSegment, int, int]:
     """Put a copy of `last` up to its end in its place; its torn bytes go to a side file.
 
-    Returns the new segment and the crc32 of its batches.
+    Returns the new segment, the crc32 of its batches, and that of those which its side index had.
 
     Raises:
         OSError: a step failed; the old file counts as long as the new one has not its name.
@@ -45,7 +45,7 @@ def rewrite(
     name = SegmentName(last.name.number, last.name.generation + 1)
     origin = Origin(last.header.origin.store_id, name.number, name.generation)
     try:
-        position, checksum = _copy(last, origin, ops, descriptor)
+        position, checksum, indexed = _copy(last, origin, ops, descriptor)
         ops.sync(descriptor)
         ops.rename(directory.at("next.tmp"), directory.at(name))
         directory.sync()
@@ -53,7 +53,7 @@ def rewrite(
         ops.close(descriptor)
         raise
     allocation.leftovers.append(str(last.name))
-    return OpenSegment(name, descriptor, size_bytes, position, zeroed), checksum
+    return OpenSegment(name, descriptor, size_bytes, position, zeroed), checksum, indexed
 
 
 def reopen(last: Segment, directory: DataDirectory, ops: FileOps) -> OpenSegment:
@@ -62,19 +62,20 @@ def reopen(last: Segment, directory: DataDirectory, ops: FileOps) -> OpenSegment
     return OpenSegment(last.name, descriptor, last.info.segment_bytes, last.end, last.end)
 
 
-def _copy(last: Segment, origin: Origin, ops: FileOps, descriptor: int) -> tuple[int, int]:
-    position = checksum = 0
+def _copy(last: Segment, origin: Origin, ops: FileOps, descriptor: int) -> tuple[int, int, int]:
+    indexed_bytes = last.slices[-1].region.stop if last.slices else 0
+    position = checksum = indexed = 0
     chunk: list[bytes] = []
     chunk_bytes = 0
     for piece in layout.encode_moved(last.data, last.end, origin):
         chunk.append(piece)
         chunk_bytes += len(piece)
-        if chunk_bytes >= _CHUNK_BYTES:
+        end = position + chunk_bytes
+        if chunk_bytes >= _CHUNK_BYTES or end in (indexed_bytes, last.end):
             data = b"".join(chunk)
             write_all(ops, descriptor, data, position)
             checksum = crc32(data, checksum)
-            position += chunk_bytes
-            chunk, chunk_bytes = [], 0
-    data = b"".join(chunk)
-    write_all(ops, descriptor, data, position)
-    return position + chunk_bytes, crc32(data, checksum)
+            position, chunk, chunk_bytes = end, [], 0
+            if end == indexed_bytes:
+                indexed = checksum
+    return position, checksum, indexed

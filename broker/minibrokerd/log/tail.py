@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from zlib import crc32
 
@@ -153,6 +153,20 @@ class Tail:
     def adopt(self, region: Region, ended: dict[int, Region], indexes: dict[int, int]) -> None:
         """Take over what a start found: the bytes of the current segment, full ones without an index, indexes."""
         self.region, self.ended, self._index_bytes = region, ended, indexes
+
+    def repeat_index(self, slices: list[Slice], checksum: int) -> None:
+        """Write for a segment that was rewritten what the index of the old file says, as one slice.
+
+        `checksum` is that of these bytes now. It is there until the engine tells what all of the segment says,
+        which is longer and takes its place: a start that is killed before does not make the next one slow.
+        """
+        segment = self.segment
+        assert segment is not None
+        region = replace(slices[-1].region, start=0, checksum=checksum)
+        payload = b"".join(part.payload for part in slices)
+        self._keep(segment.name, region, payload, complete=False)
+        if self._index_bytes[segment.name.number] > 0:
+            self._index_bytes[segment.name.number] = 0
 
     def name_of(self, number: int) -> SegmentName | None:
         """Return the name of a segment; None if it is freed, or not known yet. In any thread."""
