@@ -22,18 +22,32 @@ MIB = 1024 * 1024
         ([64, 0, 0, 64, 0], 2),
     ],
 )
-def test_memory_is_given_back_when_a_backlog_has_gone(hot_mib: list[int], trims: int) -> None:
+def test_memory_is_given_back_when_a_backlog_has_gone(
+    monkeypatch: pytest.MonkeyPatch, hot_mib: list[int], trims: int
+) -> None:
     trimmer = memory.Trimmer()
     calls: list[int] = []
 
-    def trim(pad: int) -> int:
-        calls.append(pad)
-        return 1
+    def trim() -> None:
+        calls.append(1)
 
-    trimmer._trim = trim
+    monkeypatch.setattr(memory, "give_back", trim)
     for mib in hot_mib:
         trimmer.look(mib * MIB)
     assert len(calls) == trims
+
+
+@pytest.mark.skipif(memory._OPTION is None, reason="this C library has one heap")
+def test_what_a_thread_used_is_given_back() -> None:
+    """What is large is mapped apart; once some of that was freed, a heap keeps as much at its end."""
+    code = (
+        "from threading import Thread; from minibrokerd.process import memory; memory.share_heap()\n"
+        "def use(): bytes(8_000_000); [bytes(16_000) for _ in range(500)]\n"
+        "def run(): thread = Thread(target=use); thread.start(); thread.join(); memory.give_back()\n"
+        "before = memory.resident_bytes(); run(); print(memory.resident_bytes() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < MIB
 
 
 def test_the_gauge_goes_by_the_resident_size_while_it_grows() -> None:

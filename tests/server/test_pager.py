@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import pytest
@@ -49,6 +49,13 @@ class Shell:
         """Note what is to be done later."""
         self.timers.append(callback)
         return callback
+
+    def due(self) -> Iterator[Callable[[], None]]:
+        """Yield what is to be done later, one at a time, and what comes of that."""
+        while self.timers:
+            (step,) = self.timers
+            self.timers.clear()
+            yield step
 
     def apply(self, command: Freeze | Loaded) -> None:
         """Apply and route, as the engine does."""
@@ -122,7 +129,7 @@ def test_what_is_not_needed_soon_leaves_in_steps(monkeypatch: pytest.MonkeyPatch
     """Of any queue two messages may leave in a step; the steps end when nothing leaves any more."""
     for module, name, value in (
         (paging, "AHEAD_MESSAGES", 2), (Sums, "large_bytes", 0), (paging, "SMALL_BYTES", 0),
-        (paging, "EASY_LOOKS", 2),
+        (paging, "EASY_LOOKS", 2), (pager, "MUCH_BYTES", 1),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
     world = World(segment_batches=100)
@@ -132,12 +139,31 @@ def test_what_is_not_needed_soon_leaves_in_steps(monkeypatch: pytest.MonkeyPatch
     shell, left = Shell(world), []
     shell.pager.ease()
     shell.pager.ease()  # a second is over: there is one chain of steps
-    while shell.timers:
-        (step,) = shell.timers
-        shell.timers.clear()
+    for step in shell.due():
         left.append(sum(run.left for run in cold_runs(world.queue("q"))))
         step()
     assert left == [2, 4, 5]
+
+
+def test_the_heap_is_trimmed_once_when_enough_came_and_nothing_comes_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trims: list[int] = []
+    monkeypatch.setattr(pager, "give_back", lambda: trims.append(1))
+    shell = Shell(World())
+    shell.pager.wrote(pager.GIVE_BACK_BYTES - 1)
+    for step in shell.due():
+        step()
+    assert not trims, "too little came"
+    shell.pager.wrote(pager.LOOK_BYTES)
+    steps = shell.due()
+    next(steps)()
+    shell.pager.wrote(pager.LOOK_BYTES)
+    next(steps)()
+    assert not trims, "something came a moment ago"
+    for step in steps:
+        step()
+    assert trims == [1]
 
 
 def test_memory_is_full_of_what_one_message_keeps() -> None:

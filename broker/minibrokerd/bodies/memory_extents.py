@@ -14,6 +14,7 @@ from minibrokerd.core.model.extents import BadTail, Sizes
 
 _BIN_8: Final = 0xC4
 _BIN_16: Final = 0xC5
+_NO_COLUMNS: Final = bytes((_BIN_8, 0))
 _LENGTHS: Final = Struct("<II")  # of one message: of its headers, and of its body
 
 
@@ -71,6 +72,8 @@ class MemoryExtent:
     def columns(self) -> memoryview:
         """Return the columns that were published with the messages."""
         view = memoryview(self.tail)
+        if view[:2] == _NO_COLUMNS:
+            return view[:0]
         (start, stop), _, _ = bin_bounds(view, 3)
         return view[start:stop]
 

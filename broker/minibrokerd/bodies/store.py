@@ -9,7 +9,7 @@ from zlib import crc32
 from minibrokerd.bodies.memory_extents import MemoryExtent
 from minibrokerd.bodies.schemas import Schema
 from minibrokerd.bodies.shelves import SegmentShelf, pack_place, places_of, unpack_place
-from minibrokerd.bodies.tails import LENGTHS_BYTES, bin_bounds
+from minibrokerd.bodies.tails import LENGTHS_BYTES, sizes_in
 from minibrokerd.log.seam import Batch, Digested, Place, Record
 
 _ONE_EMPTY: Final = b"\xc4\x00\xc4\x08" + bytes(LENGTHS_BYTES) + b"\xc4\x00"
@@ -30,9 +30,8 @@ class BodyStore:
     def extent(self, record: Record, place: int) -> MemoryExtent:
         """Return the bytes that a record brings along, which stands at this place."""
         tail = bytes(record.tail)
-        _, (start, stop), (blob_at, end) = bin_bounds(memoryview(tail), 3)
         checksum = crc32(tail) if record.tail_checksum is None else record.tail_checksum
-        extent = MemoryExtent(tail, checksum, stop - start, end - blob_at)
+        extent = MemoryExtent(tail, checksum, *sizes_in(tail))
         extent.place = place
         return extent
 

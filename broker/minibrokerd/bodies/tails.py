@@ -11,6 +11,8 @@ from minibrokerd.core.model.extents import BadTail
 
 LENGTHS_BYTES: Final = 8  # of the headers and of the body of a message, 4 each
 _BIN_BYTES: Final = {0xC4: 1, 0xC5: 2, 0xC6: 4}  # msgpack bin 8, 16, 32: the size of the length
+_PLAIN: Final = b"\xc4\x00\xc4"  # no columns, and lengths of less than 256 bytes
+_SHORT: Final = (0xC4, 0xC5)
 
 
 def split_bins(data: memoryview, count: int) -> list[memoryview]:
@@ -20,6 +22,26 @@ def split_bins(data: memoryview, count: int) -> list[memoryview]:
         BadTail: as its name says; nothing was allocated for what the bins claim.
     """
     return [data[start:end] for start, end in bin_bounds(data, count)]
+
+
+def sizes_in(tail: bytes) -> tuple[int, int]:
+    """Return how many bytes the lengths and the blob of a tail have.
+
+    Raises:
+        BadTail: as `split_bins`.
+    """
+    # One message, or a few, without columns: what is read back frame by frame, if each has no more.
+    if tail.startswith(_PLAIN):
+        at = len(_PLAIN) + 1
+        blob_at = at + tail[at - 1]
+        head = tail[blob_at : blob_at + 3]
+        if len(head) == 3 and head[0] in _SHORT:
+            width = _BIN_BYTES[head[0]]
+            blob_bytes = int.from_bytes(head[1 : 1 + width], "big")
+            if blob_at + 1 + width + blob_bytes == len(tail):
+                return blob_at - at, blob_bytes
+    _, (start, stop), (blob_at, end) = bin_bounds(memoryview(tail), 3)
+    return stop - start, end - blob_at
 
 
 def bin_bounds(data: memoryview, count: int) -> list[tuple[int, int]]:

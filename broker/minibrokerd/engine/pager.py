@@ -19,11 +19,14 @@ from minibrokerd.core.model.inputs import Freeze, Loaded
 from minibrokerd.core.model.walks import ReadForWalk
 from minibrokerd.log.seam import Elsewhere, Log, Record
 from minibrokerd.process.logs import events
-from minibrokerd.process.memory import Gauge
+from minibrokerd.process.memory import Gauge, give_back
 
 LOOK_BYTES: Final = 1024 * 1024  # of records written between two looks at how much is in memory
 EASY_BYTES: Final = 2 * LOOK_BYTES  # that leave in one step where nothing is short
-STEP_S: Final = 0.01  # between such steps, when nothing is written
+MUCH_BYTES: Final = EASY_BYTES // 8  # a step that lets go less is the last one
+STEP_S: Final = 0.01  # between such steps
+QUIET_S: Final = 0.1  # without a look because of what was written: memory is looked after
+GIVE_BACK_BYTES: Final = 8 * LOOK_BYTES  # that came and went, of which the heap may keep holes
 MOST_HOT_BYTES: Final = (
     96 * 1024 * 1024
 )  # more brings nothing: it is read back faster than it is handed out
@@ -56,6 +59,8 @@ class Pager:
         self.limit(memory_limit_bytes)
         self._written_bytes = 0
         self._easing: asyncio.TimerHandle | None = None  # the next step
+        self._is_quiet = True  # nothing came since the last step
+        self._passed_bytes = 0  # that came since the heap was trimmed
         self._fetches: set[asyncio.Future[list[Record | None]]] = set()
         self._gauge = Gauge()
         self._full = False
@@ -87,6 +92,14 @@ class Pager:
         else:
             self._ease(2 * written_bytes)
         self.look()
+        self._passed(written_bytes)
+
+    def _passed(self, size_bytes: int) -> None:
+        """Note what came into memory, and look after it when that has stopped."""
+        self._passed_bytes += size_bytes
+        self._is_quiet = False
+        if self._easing is None:
+            self._easing = self._loop.call_later(QUIET_S, self._ease_on)
 
     def ease(self) -> None:
         """Let what is not needed soon leave memory, in steps; called once a second."""
@@ -95,16 +108,22 @@ class Pager:
 
     def _ease_on(self) -> None:
         self._easing = None
-        if self._ease(EASY_BYTES):
+        is_quiet, self._is_quiet = self._is_quiet, True
+        if self._ease(EASY_BYTES) >= MUCH_BYTES:
             self._easing = self._loop.call_later(STEP_S, self._ease_on)
+        elif not is_quiet:
+            self._easing = self._loop.call_later(QUIET_S, self._ease_on)
+        elif self._passed_bytes >= GIVE_BACK_BYTES:
+            self._passed_bytes = 0
+            give_back()
 
-    def _ease(self, most_bytes: int) -> bool:
-        """Return whether anything left."""
+    def _ease(self, most_bytes: int) -> int:
+        """Return how many bytes of messages left."""
         if not self._core.store.sums.large:
-            return False
+            return 0
         hot_bytes = self._core.hot_bytes()
         self._apply(Freeze(most_bytes, is_easy=True))
-        return self._core.hot_bytes() < hot_bytes
+        return hot_bytes - self._core.hot_bytes()
 
     def look(self) -> None:
         """Compare what the process takes of memory with its limit."""
@@ -176,6 +195,8 @@ class Pager:
             self._loop.call_later(RETRY_S, self.read, [asked])
             return
         self._loaded(Loaded(asked, future.result()))
+        offsets = stands(asked)[1]
+        self._passed(offsets[-1] - offsets[0])
 
     def _fetch(self, asked: ReadBack, elsewhere: Elsewhere) -> None:
         """Have it brought here: whoever waits for it goes on waiting, and no thread does."""

@@ -81,14 +81,34 @@ class Gauge:
         )
 
 
+# Another C library has none of them, and other habits.
+_TRIM: Final[Callable[[int], int] | None] = getattr(ctypes.CDLL(None), "malloc_trim", None)
+_OPTION: Final[Callable[[int, int], int] | None] = getattr(ctypes.CDLL(None), "mallopt", None)
+_ARENA_MAX: Final = -8  # M_ARENA_MAX of malloc.h
+
+
+def share_heap() -> None:
+    """Let all threads of this process have one heap; before any of them is started.
+
+    Each would get one of its own, whose end is never given back: of the writer's, 4 MiB. The interpreter lets them
+    take turns as it is.
+    """
+    if _OPTION is not None:
+        _OPTION(_ARENA_MAX, 1)
+
+
+def give_back() -> None:
+    """Give the holes in the heap back to the machine: some ms, and a fault for each page that is used again."""
+    if _TRIM is not None:
+        _TRIM(0)
+
+
 class Trimmer:
     """Gives memory back after much of it went: the C library keeps what it once had in the middle of its heap."""
 
     def __init__(self) -> None:
         self._most_bytes = 0
         self._going = False  # it was done, and the rest was still there
-        # Another C library has none, and other habits.
-        self._trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
     def look(self, used_bytes: int) -> None:
         """Called now and then with what is in use, by the estimate; gives back when that has become much less."""
@@ -96,5 +116,4 @@ class Trimmer:
         much_less = self._most_bytes > TRIM_BYTES and used_bytes < self._most_bytes // 4
         if much_less or (self._going and used_bytes < LAST_BYTES):
             self._going, self._most_bytes = much_less and used_bytes >= LAST_BYTES, used_bytes
-            if self._trim is not None:
-                self._trim(0)
+            give_back()

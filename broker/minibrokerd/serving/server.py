@@ -169,6 +169,7 @@ class Server:
         """`pages` are the bound sockets of the HTTP port; clients are sent to `address`."""
         self._options = options
         self.loop = loop
+        memory.share_heap()
         self._trimmer = memory.Trimmer()
         self._memory_limit = memory_limit.of_option(options.memory_limit)
         if log is None:

@@ -266,7 +266,8 @@ def loaded(store: Store, command: Loaded) -> None:
         elif living:
             frames.append(living)
         high += 1
-        bytes_left -= sum(map(_copy_bytes, living or ()))
+        if asked.forward_bytes:
+            bytes_left -= sum(map(_copy_bytes, living or ()))
     share = run.read_back(high)
     queue.count_run_out(share)
     position = lane.cold.index(run)
@@ -314,6 +315,8 @@ def _living(store: Store, run: ColdRun, index: int, record: Record) -> list[Span
         where = store.bodies.told(place)
         raise WrongRecord(f"queue {run.queue}: {first} to {stop} do not stand at {where}")
     span = spans[0]
+    if len(spans) == 1 and not run.gone and span.ready_at_ms <= store.now_ms:  # as nearly always
+        return spans
     ready_at_ms = min(span.ready_at_ms, store.now_ms)
     return [Span(span.block, low, high, "", ready_at_ms) for low, high in run.live(first, stop)]
 
