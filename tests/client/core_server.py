@@ -103,6 +103,11 @@ class CoreServer(World):
                     found.add((token, item.block.origin, sequence))
         return found
 
+    def handed_to(self, session: int) -> set[tuple[int, int, int]]:
+        """Return those of them that were begun as they were handed out."""
+        deliveries = self.store.deliveries
+        return {run for run in self.in_hands(session) if deliveries[run[0]].handed}
+
 
 class CorePeer:
     """One connection: `receive` takes bytes, cut anywhere; `out` has what goes to the client."""

@@ -10,8 +10,9 @@ from core_server import CoreServer, Id
 from minibroker.contract.errors import LeaseLost, MinibrokerError
 from minibroker.session.message import MessageData
 from minibroker.session.pacing import Prefetch, prefetch_of
-from minibroker.session.settlements import BEGUN, ENDED, Settlement
+from minibroker.session.settlements import BEGUN, ENDED, TOLD, Settlement
 from minibroker.session.subscription import Subscription
+from minibroker.sync.waiter import Waiter
 
 if TYPE_CHECKING:
     from machine_callers import Asked
@@ -28,6 +29,7 @@ class Hands:
         self._machine = world.machine
         self._random = world.random
         self._begun: list[MessageData[Any]] = []
+        self._waiting: list[tuple[Subscription, Waiter]] = []
         self._settled: list[tuple[str, MessageData[Any], Asked | None]] = []
         self._opening: dict[Subscription, Asked] = {}
 
@@ -91,10 +93,29 @@ class Hands:
             for _ in range(self._random.randint(0, 4)):
                 if consumer._buffer:
                     message = consumer._buffer.popleft()
-                    message.state = BEGUN
-                    message.run.settlements.begins.append(message)
-                    message.run.settlements.owe()
+                    message.state = TOLD if message.run.delivery.handed else BEGUN
+                    if message.state == BEGUN:
+                        message.run.settlements.begins.append(message)
+                        message.run.settlements.owe()
                     self._begun.append(message)
+
+    def wait(self) -> None:
+        """Wait for messages; or no more, though one may have been meant for who goes."""
+        consumers = list(self._machine.consumers.values())
+        if not consumers:
+            return
+        consumer = self._random.choice(consumers)
+        mine = [waiter for of, waiter in self._waiting if of is consumer]
+        if mine and self._random.random() < 0.4:
+            waiter = self._random.choice(mine)
+            self._waiting.remove((consumer, waiter))
+            if waiter.done():
+                consumer.pass_on()
+            else:
+                waiter.cancel()
+        elif not consumer._buffer:
+            self._waiting.append((consumer, Waiter()))
+            consumer._wait(self._waiting[-1][1], self._world.now)
 
     def settle(self) -> None:
         """End something that is begun, in one of the ways."""
@@ -102,6 +123,7 @@ class Hands:
         if self._begun:
             message = self._begun.pop(self._random.randrange(len(self._begun)))
             self._settle(message, self._random.choice(OPS))
+            self.wait()  # for the next one, in the same turn
 
     def _settle(self, message: MessageData[Any], op: str) -> None:
         settlements = message.run.settlements

@@ -68,7 +68,7 @@ class MachineWorld:
         wishes = [callers.publish, callers.publish, callers.publish_many, callers.ask]
         wishes.append(callers.route)
         wishes += [callers.receive, callers.receive, hands.consume, hands.settle, hands.settle]
-        wishes += [hands.begin, hands.extend, callers.go, callers.go]
+        wishes += [hands.begin, hands.wait, hands.wait, hands.extend, callers.go, callers.go]
         inputs = [self.tick, self.sync, *[self.move] * 6, self.lose, self.fill]
         if self.restarts:
             inputs.append(self.restart)
@@ -242,6 +242,8 @@ class MachineWorld:
         if is_open and session in self.server.store.sessions:
             # What an application has begun waits for its lease: it may be at work still.
             assert session is not None
-            unknown = self.server.in_hands(session) - begun
+            # So does what was begun on its way to a handler that waited.
+            on_the_way = self.server.handed_to(session)
+            unknown = self.server.in_hands(session) - begun - on_the_way
             assert not unknown, f"held for nobody, who said goodbye: {unknown}"
-            assert begun, "a session of nobody, who said goodbye"
+            assert begun or on_the_way, "a session of nobody, who said goodbye"

@@ -291,6 +291,8 @@ def _frame(store: Store, frame: Frame) -> None:
     if connection.silent:
         connection.silent = False
         line_up_all(store, connection)
+    if frame.waits is not None and (consumer := connection.consumers.get(frame.waits)):
+        consumer.waits = True
     try:
         if frame.sequence is not None:
             _sequenced(store, frame, frame.sequence)
@@ -362,7 +364,8 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
     results, lost, rests_on = apply_parts(store, frame)
     # A message in memory is gone after a restart: its frame, when it comes again, must not be taken for known.
     recorded = bool(store.effects.records or (lost and _names_what_stands(results))) and (
-        results[0].get("durability") != "memory" or not _is_in_memory(results)
+        results[0].get("durability") != "memory"
+        or any(each.get("durability") != "memory" for each in results)
     )
     # What no segment can hold is forgotten by a start: then the frame is judged as one that was never seen.
     if lost:
@@ -388,10 +391,6 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
 def _names_what_stands(results: list[Result]) -> bool:
     """Whether some messages were there already: judged anew, when those have ended, theirs would be stored."""
     return any("known" in each for each in results)
-
-
-def _is_in_memory(results: list[Result]) -> bool:
-    return all(each.get("durability") == "memory" for each in results)
 
 
 def _unsequenced(store: Store, frame: Frame) -> None:

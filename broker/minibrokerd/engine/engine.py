@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from minibrokerd.core.core import Core
@@ -70,7 +70,7 @@ class Engine:
         self.certainty = Certainty(log.leadership, self.sinks, loop.call_soon)
         self.describe: Callable[[int], dict[str, Any]] = lambda connection: {}  # for events
         self.before_tick: Callable[[], object] = lambda: None
-        self._dirty: set[int] = set()
+        self._dirty: dict[int, None] = {}  # connections that have something to write, in order
         self._open: list[Record] = []
         self._open_bytes = 0
         self._wake = False  # the open batch has something that is to be synced now
@@ -239,7 +239,12 @@ class Engine:
         sink = self.sinks.get(outgoing.connection)
         if sink is not None:
             sink.send(outgoing)
-            self._dirty.add(outgoing.connection)
+            self._dirty[outgoing.connection] = None
+
+    def _send_all(self, answers: Sequence[Outgoing]) -> None:
+        for outgoing in answers:
+            self._send(outgoing)
+        self._flush_sinks()
 
     # -- batches --------------------------------------------------------------------------------
 
@@ -331,12 +336,17 @@ class Engine:
             return  # it stopped in the middle of a step
         self._under_way = 0
         self._marked = False
-        # The answers first: whoever waits for them should not wait for what the sync sets free.
-        for outgoing in self._held.pop(number, ()):
-            self._send(outgoing)
-        self._flush_sinks()
+        answers = self._held.pop(number, ())
+        # The answers first: whoever waits for them should not wait for what the sync sets free. But where that is
+        # one message that a consumer waits for, its handler is to start; the answer goes in the same turn.
+        entering = self._core.store.entering
+        is_awaited = self._lone > 2 and bool(entering and entering[0][1].group.consumers)
+        if not is_awaited:
+            self._send_all(answers)
         self._note_places()
         self._route(self._core.apply(Synced(number), self.clock.now_ms(), self.clock.unix_ms()))
+        if is_awaited:
+            self._send_all(answers)
         self._sync_later(IDLE_S)
         if self._archivist.ends:
             self._archivist.synced()

@@ -91,6 +91,7 @@ _Header = msgspec.defstruct(
         ("sequence", Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None, None),
         ("answered_below", Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)], 1),
         ("step", Annotated[int, msgspec.Meta(ge=0, le=1)], 0),
+        ("waits", Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] | None, None),
     ],
     forbid_unknown_fields=True,
     gc=False,
@@ -156,6 +157,7 @@ def read_frame(payload: bytes | memoryview, connection: int, jitter: float) -> F
         needs=needs,
         slices=slices,
         is_step=is_step,
+        waits=header.waits,
     )
 
 
@@ -209,7 +211,7 @@ def _adds_up(parts: Sequence[Any], columns: memoryview, extent: MemoryExtent | N
 
 
 def read_header(data: memoryview) -> Any:
-    """Return the header struct: `parts`, `request`, `sequence`, `answered_below`, `step`.
+    """Return the header struct: `parts`, `request`, `sequence`, `answered_below`, `step`, `waits`.
 
     Raises:
         BadFrame: it is too long, not msgpack, or not in the command table.

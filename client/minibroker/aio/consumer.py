@@ -15,7 +15,7 @@ from minibroker.aio.message import Message
 from minibroker.contract.errors import MinibrokerError
 from minibroker.session.batching import begin_some, is_marked
 from minibroker.session.pacing import Pacing
-from minibroker.session.settlements import BEGUN
+from minibroker.session.settlements import BEGUN, TOLD
 from minibroker.session.subscription import QUIET_S, Subscription
 from minibroker.session.typed import Convert
 from minibroker.shell.monotonic import now_ms
@@ -75,6 +75,10 @@ class Consumer(Subscription, Generic[Body]):
             break
         now = clock()
         message.begun_at = now
+        if self._handed and message.run.delivery.handed:
+            self._handed -= 1
+            message.state = TOLD
+            return message
         message.state = BEGUN
         settlements = self._settlements
         if not settlements.begins:
@@ -96,6 +100,8 @@ class Consumer(Subscription, Generic[Body]):
             messages := begin_some(self._buffer, most, Clock.monotonic(), self._settlements)
         ):
             await self._more()
+        if messages[0].state == TOLD:
+            return messages
         if messages[0].begun_at - driver.last_write > QUIET_S or is_marked(messages):
             await self._write_first(messages)
         elif not driver.scheduled:
@@ -134,8 +140,8 @@ class Consumer(Subscription, Generic[Body]):
         try:
             await waiter
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                self._wake(1)  # it was this one's turn: another may have it
+            if waiter.done() and not waiter.cancelled() and self.pass_on():
+                self._driver.schedule()
             raise
 
     # ---- leaving ----

@@ -189,7 +189,8 @@ MESSAGE_COMMANDS: Final[tuple[Command, ...]] = (
             whole(
                 "recalled",
                 1,
-                "1: the server asked for them (frame `recall`); what is held goes back as if it "
+                "1: the server asked for them (frame `recall`), or began them as it handed them out, and no "
+                "handler saw them; what is held, or begun so, goes back as if it "
                 "had never been handed out.",
                 default=0,
             ),

@@ -35,6 +35,7 @@ SERVER_FRAMES: Mapping[str, ServerFrame] = {
                 "known": "resume: the server still knew this session",
                 "recalls": "true: it asks for messages back from clients that accept that",
                 "through": "true: one confirm answers several frames of clients that accept that",
+                "begins": "true: it begins messages as it hands them out to handlers that wait (section 5.3)",
             },
             ("run",),
             "The connection is open.",
@@ -74,7 +75,7 @@ SERVER_FRAMES: Mapping[str, ServerFrame] = {
                 "lease_ms": "how long a begun message is held without a renewal",
                 "count": "messages",
                 "runs": "entries in the delivery_run column",
-                "begun": "true: the leases run already (receive); otherwise left out",
+                "begun": "true: the leases run already (receive, and section 5.3); otherwise left out",
                 "max_attempts": "attempts of these messages, where their publish named it; otherwise left out",
                 "results": "true: the queue keeps what its messages come to (`complete`); otherwise left out",
                 "after": "list of [origin, sequence, done, not done]: those of these messages that waited for "

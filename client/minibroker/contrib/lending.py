@@ -20,6 +20,8 @@ from minibroker.session.subscription import QUIET_S, Subscription
 class Lending(Subscription):
     """What both shells' consumers need to lend messages; it stands before the consumer among the bases."""
 
+    takes_begun = False  # who takes a message does not begin it yet
+
     def __init__(self, *args: Any) -> None:
         # Who pops a message out of it may do with it what he wants: threads look here at the same time.
         self._lent: dict[int, Any] = {}

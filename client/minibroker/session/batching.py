@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from minibroker.contract.errors import LeaseLost
-from minibroker.session.settlements import BEGUN, ENDED, Settlements
+from minibroker.session.settlements import BEGUN, ENDED, TOLD, Settlements
 from minibroker.session.spans import whole
 
 MOST_MESSAGES: Final = 10_000
@@ -20,7 +20,10 @@ def check_most(most: int) -> int:
 
 
 def begin_some(buffer: deque[Any], most: int, now: float, settlements: Settlements) -> list[Any]:
-    """Take up to `most` messages out of a buffer, and begin them; another thread may take some meanwhile."""
+    """Take up to `most` messages out of a buffer, and begin them; another thread may take some meanwhile.
+
+    One that the server has begun is alone, and TOLD.
+    """
     messages: list[Any] = []
     take, add = buffer.popleft, messages.append
     with suppress(IndexError):
@@ -29,7 +32,9 @@ def begin_some(buffer: deque[Any], most: int, now: float, settlements: Settlemen
     for message in messages:
         message.begun_at = now
         message.state = BEGUN
-    if messages:
+    if len(messages) == 1 and messages[0].run.delivery.handed:
+        messages[0].state = TOLD
+    elif messages:
         if not settlements.begins:
             settlements.owe()
         settlements.begins += messages

@@ -355,6 +355,7 @@ class Machine:
         self._next_consumer += 1
         self.consumers[subscription.number] = subscription
         self.session.consumers.add(subscription.number)
+        subscription.owed = self.session.owed if subscription.takes_begun else None
         subscription.set_half(self.consumers.values())
 
     def _arm(self, consumer: Subscription) -> None:
@@ -374,6 +375,7 @@ class Machine:
         self.session.consumers.discard(consumer.number)
         consumer.set_half(self.consumers.values())
         consumer.end(consumer.error)
+        consumer.give_back_handed()
         consumer.drop_buffer()
 
     def retire(self, consumer: Subscription) -> None:
@@ -445,9 +447,9 @@ class Machine:
         last = b""
         if self.session.is_open:
             self.calls.withdraw_all()
-            last = (
-                b"".join(self.flush(now_ms)) + GOODBYE
-            )  # what is not confirmed may arrive all the same
+            recalled.give_back_handed(self.consumers.values())
+            # What is not confirmed may arrive all the same.
+            last = b"".join(self.flush(now_ms)) + GOODBYE
         elif self.connecting.phase is Phase.LOGGING_IN and self.session.session_id is None:
             last = GOODBYE  # the session that it may have opened is nobody's
         self.closed = why

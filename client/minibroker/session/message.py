@@ -32,6 +32,7 @@ class Delivery:
     __slots__ = (
         "after",
         "convert",
+        "handed",
         "keeps_results",
         "lease_ms",
         "max_attempts",
@@ -61,6 +62,7 @@ class Delivery:
         self.messages: list[Any] = []  # of the class that the shell has for them
         self.open = 0  # messages whose end was not written yet
         self.keeps_results = False  # the queue does
+        self.handed = False  # the server has begun it, for a handler that waited
         # Of those that waited for others, by origin and sequence: how many of these were done, and not.
         self.after: dict[tuple[int, int], tuple[int, int]] | None = None
         self.convert: Any = None  # makes bodies into the type that the queue was given, if it was
@@ -68,6 +70,11 @@ class Delivery:
     def begun(self) -> list[Any]:
         """Return the messages whose handlers run."""
         return [message for message in self.messages if message.state in (BEGUN, TOLD)]
+
+    def give_back(self) -> None:
+        """Give back messages that the server has begun, and that nobody is there for."""
+        for message in self.messages:
+            message.release_unseen(recalled=1)
 
 
 class DeliveryRun(msgspec.Struct, eq=False):

@@ -32,3 +32,9 @@ def give_back(event: Recalled, consumers: Iterable[Subscription]) -> bool:
             message.release_unseen(recalled=1)
             is_any = True
     return is_any
+
+
+def give_back_handed(consumers: Iterable[Subscription]) -> None:
+    """Give back what the server has begun for handlers that did not take it yet, at the end."""
+    for consumer in consumers:
+        consumer.give_back_handed()

@@ -316,6 +316,7 @@ class Session:
         self.max_message_bytes = header["max_message_bytes"]
         self.outbox.fit(self.max_frame_bytes)
         self.accept = accept_of(header)
+        self.owed.tells_waits = "begins" in header
         self.is_open = True
         runs = wire.unpack_runs(frame.columns)
         lost = named_by(runs[: header.get("lost", 0)], self._resumed)
@@ -392,20 +393,22 @@ class Session:
     def _deliver(self, frame: wire.Frame) -> Event | None:
         header = frame.header
         consumer = header.get("consumer")
-        if consumer is not None and consumer not in self.consumers:
+        is_begun, is_known = header.get("begun", False), consumer in self.consumers
+        if consumer is not None and not (is_known or is_begun):
             return None  # cancelled meanwhile: the server has taken these back
-        request = None
-        if consumer is None:
-            request = self.requests.answer(header["request"])
-            if request is None:
-                return None  # withdrawn: the server takes these back
+        request = self.requests.answer(header["request"]) if consumer is None else None
+        if consumer is None and request is None:
+            return None  # withdrawn: the server takes these back
         delivery = unpack_delivery(
             frame, self.settlements_of(header["queue"]), self._shell, self.make
         )
         if delivery.open:
             self.deliveries.keep(delivery)
         if consumer is not None:
-            return Delivered(consumer, delivery)
+            delivery.handed = is_begun
+            if not is_known:
+                delivery.give_back()
+            return Delivered(consumer, delivery) if is_known else None
         assert request is not None
         return Answered(request.waiter, delivery, None)
 

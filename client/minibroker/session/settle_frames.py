@@ -13,6 +13,12 @@ from minibroker.session.window import Window
 # A login frame may have 4 KiB; this many runs fit with the other fields. Only a lease that was lost in a crash
 # needs to be named, and a crash loses the latest ones: those begun first stay begun at the server all the same.
 MAX_RESUME_RUNS: Final = 128
+NOT_ALL: Final[Run] = (
+    0,
+    0,
+    0,
+    1,
+)  # in place of those that a resume does not name: no delivery has token 0
 
 
 def pack_parts(parts: Sequence[SettlePart], header: Mapping[str, object]) -> bytes:
@@ -55,17 +61,17 @@ def frames_naming(
 
 
 def resume_runs(messages: list[Item]) -> list[Run]:
-    """Return the runs of `messages` for a resume; if they are too many, of those that were begun last."""
+    """Return the runs of `messages` for a resume; of too many, `NOT_ALL` and those that were begun last."""
     latest = messages
     if len(latest) > limits.MAX_RUNS_PER_FRAME:
-        latest = sorted(messages, key=_begun_at)[-limits.MAX_RUNS_PER_FRAME :]
+        latest = sorted(messages, key=_begun_at)[1 - limits.MAX_RUNS_PER_FRAME :]
     runs = runs_of(latest)
     if len(runs) > MAX_RESUME_RUNS and latest is messages:
         latest = sorted(messages, key=_begun_at)
-    while len(runs) > MAX_RESUME_RUNS:
+    while len(runs) > MAX_RESUME_RUNS - (latest is not messages):
         latest = latest[len(latest) // 8 or 1 :]
         runs = runs_of(latest)
-    return runs
+    return runs if latest is messages else [NOT_ALL, *runs]
 
 
 def _begun_at(message: Item) -> float:
@@ -76,15 +82,18 @@ class Owed:
     """Begins and settlements that are not written yet, and parts of frames that were refused.
 
     `owing` has the queues of which something waits; `single` are parts whose frame was refused: each leaves in one
-    of its own; `returned` were refused for now: the shell says when to try again.
+    of its own; `returned` were refused for now: the shell says when to try again. `waiting` is who began to
+    wait for messages last: the next frame says so, to a server that wants to hear it (`tells_waits`).
     """
 
-    __slots__ = ("owing", "returned", "single")
+    __slots__ = ("owing", "returned", "single", "tells_waits", "waiting")
 
     def __init__(self) -> None:
         self.owing: dict[Settlements, None] = {}
         self.single: list[SettlePart] = []
         self.returned: list[SettlePart] = []
+        self.waiting: Any = None  # a Subscription: that module builds on this one
+        self.tells_waits = False
 
     def is_any(self) -> bool:
         """Return whether settlements wait to be written."""
@@ -128,7 +137,8 @@ class Owed:
                 self._forget_written(list(self.owing))
                 break
             if is_sequenced:
-                _write(parts, frames, window, now_ms)
+                waiting, self.waiting = self.waiting, None
+                _write(parts, frames, window, now_ms, waiting if self.tells_waits else None)
             else:
                 # No settlement to ride with: not sequenced, so it needs no room and gets no answer.
                 frames.append(pack_parts(parts, {}))
@@ -149,9 +159,19 @@ def write_singly(
         _write([waiting.pop(0)], frames, window, now_ms)
 
 
-def _write(parts: list[SettlePart], frames: list[bytes], window: Window[Any], now_ms: int) -> None:
-    frame = pack_parts(
-        parts, {"sequence": window.next_sequence, "answered_below": window.answered_below}
-    )
+def _write(
+    parts: list[SettlePart],
+    frames: list[bytes],
+    window: Window[Any],
+    now_ms: int,
+    waiting: Any = None,
+) -> None:
+    header: dict[str, object] = {
+        "sequence": window.next_sequence,
+        "answered_below": window.answered_below,
+    }
+    if waiting is not None and waiting.is_waiting():
+        header["waits"] = waiting.number
+    frame = pack_parts(parts, header)
     window.add(frame, parts, now_ms)
     frames.append(frame)

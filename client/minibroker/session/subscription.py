@@ -11,6 +11,7 @@ from minibroker.contract.errors import Closed, MinibrokerError
 from minibroker.session.delivery import drop
 from minibroker.session.message import Delivery
 from minibroker.session.pacing import Pacing
+from minibroker.session.settle_frames import Owed
 from minibroker.session.settlements import HELD, Settlements
 from minibroker.session.typed import Convert
 
@@ -21,6 +22,8 @@ QUIET_S: Final = 0.001
 
 class Subscription:
     """What a shell's consumer is made of; those that a machine knows are asked for again on a new connection."""
+
+    takes_begun = True  # who takes a message begins it, so the server may have begun it before
 
     def __init__(
         self,
@@ -39,6 +42,8 @@ class Subscription:
         self._buffer: deque[Any] = deque()
         self._waiters: deque[Any] = deque()
         self._waits_since_ms = 0  # the first of those that wait
+        self._handed = 0  # messages in the buffer that the server has begun
+        self.owed: Owed | None = None  # of its session, where it says that somebody waits
         self._settlements = settlements
         self._convert = convert
         self.error: MinibrokerError | None = None
@@ -60,6 +65,11 @@ class Subscription:
     def deliver(self, delivery: Delivery, now_ms: int) -> bool:
         """Take a delivery into the buffer; return whether to ask for messages again, with another prefetch."""
         delivery.convert = self._convert
+        if delivery.handed:
+            if not self.is_waiting():
+                delivery.give_back()
+                return False
+            self._handed += 1
         count, before = len(delivery.messages), self.prefetch
         if self._pacing is not None and self.is_agreed and not self.is_asked_again:
             self.prefetch = self._paced(self._pacing, count, now_ms)
@@ -87,6 +97,35 @@ class Subscription:
         if not self._waiters:
             self._waits_since_ms = now_ms
         self._waiters.append(waiter)
+        if self.owed is not None:
+            self.owed.waiting = self
+
+    def is_waiting(self) -> bool:
+        """Whether somebody would begin the next message as soon as it came."""
+        return not self._ended and len(self._buffer) < self._live_waiters()
+
+    def _live_waiters(self) -> int:
+        return sum(not waiter.done() for waiter in self._waiters)
+
+    def give_back_handed(self) -> bool:
+        """Give back what the server has begun for somebody who does not wait any more; False: there is nothing.
+
+        It was never handed out, then: it comes again, and is begun by whoever takes it.
+        """
+        if not self._handed:
+            return False
+        self._handed = 0
+        taken = self.take_out([each for each in self._buffer if each.run.delivery.handed])
+        for message in taken:
+            message.release_unseen(recalled=1)
+        return bool(taken)
+
+    def pass_on(self) -> bool:
+        """Whoever was told of a message goes without it: another one has it, or (True) something is given back."""
+        if not self._live_waiters():
+            return self.give_back_handed()
+        self._wake(1)
+        return False
 
     def take_buffer(self) -> list[Any]:
         """Take out what was not begun. Also called by the attached thread: each popleft is one step."""

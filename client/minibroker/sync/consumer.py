@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from minibroker.contract.errors import MinibrokerError
 from minibroker.session.batching import begin_some, check_most, is_marked
 from minibroker.session.pacing import Pacing
+from minibroker.session.settlements import TOLD
 from minibroker.session.subscription import QUIET_S, Subscription
 from minibroker.session.typed import Convert
 from minibroker.sync.batches import Batch, batches_of
@@ -93,20 +94,21 @@ class Consumer(Subscription, Generic[Body]):
             messages: list[Message[Body]] = []
             if not self._ended:
                 messages = begin_some(self._buffer, most, driver.clock(), self._settlements)
-            flush = bool(messages) and (
+            is_told = not messages or messages[0].state == TOLD
+            flush = not is_told and (
                 messages[0].begun_at - driver.last_write > QUIET_S or is_marked(messages)
             )
         except BaseException as error:
             driver.__exit__(type(error), error, None)
             raise
         driver.leave(flush=flush)
-        if messages and not flush and driver.keeper is not None:
+        if not is_told and not flush and driver.keeper is not None:
             driver.keeper.soon()
         return messages
 
     def _pass_on(self, waiter: Waiter) -> None:
         if not waiter.cancelled():
-            self._wake(1)  # it was this one's turn: another may have it
+            self.pass_on()
 
     # ---- leaving ----
 

@@ -39,6 +39,7 @@ class Consumer:
         "since_ms",
         "timer",
         "waiting",
+        "waits",
     )
 
     def __init__(
@@ -70,6 +71,7 @@ class Consumer:
         # How many it worked on when it gave back what it had not begun: with so many it is busy. 0: it never did.
         self.at_work = 0
         self.waiting = False  # stands in the queue's line
+        self.waits = False  # its client has said that a handler waits, and got nothing since
 
     def credit(self) -> int:
         """Return how many messages more it may hold."""
@@ -141,6 +143,7 @@ class Delivery:
         "begun",
         "connection",
         "consumer",
+        "handed",
         "home",
         "lease_ms",
         "queue_number",
@@ -167,6 +170,7 @@ class Delivery:
         self.connection = connection  # the one that holds what is not begun
         self.consumer = consumer
         self.lease_ms = lease_ms
+        self.handed = False  # it was begun as it was handed out, so its client may not have seen it
         self.request: int | None = (
             None  # of the receive that it answers, while that may be asked again
         )

@@ -40,7 +40,8 @@ class Frame(Slice):
     `parts` have the fields of their rows as attributes, and `row`: what the server does with each. `needs` is what
     the most demanding of them needs. A frame of one part is the slice of that part; of several, each has one of
     `slices`. `is_step`: all of it happens or nothing does. `size` and `checksum` are of the whole payload;
-    `jitter` is a random number from -1 to 1 for this frame's retry delays.
+    `jitter` is a random number from -1 to 1 for this frame's retry delays. `waits` is the number of a consumer
+    whose handler waits; None: nothing is said of any.
     """
 
     __slots__ = (
@@ -54,6 +55,7 @@ class Frame(Slice):
         "request",
         "sequence",
         "slices",
+        "waits",
     )
 
     def __init__(
@@ -72,6 +74,7 @@ class Frame(Slice):
         needs: int = NEEDS_NOTHING,
         slices: Sequence[Slice] = (),
         is_step: bool = False,
+        waits: int | None = None,
     ) -> None:
         # All by itself: one is made for each frame, and a call of the other __init__ would be one more.
         self.columns = columns
@@ -82,6 +85,7 @@ class Frame(Slice):
         self.needs = needs
         self.slices = slices
         self.is_step = is_step
+        self.waits = waits
         self.request = request
         self.sequence = sequence
         self.answered_below = answered_below

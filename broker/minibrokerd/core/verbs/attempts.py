@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
+from typing import Final
 
 from minibroker.contract import limits
 from minibrokerd.core.model.circuits import ended, spares
-from minibrokerd.core.model.deliveries import BegunSpan, Delivery
+from minibrokerd.core.model.deliveries import BegunSpan, Consumer, Delivery
 from minibrokerd.core.model.messages import CAUSES, MEMORY, Message, Span, State, runs_of
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AttemptMeta, BeginMeta
@@ -21,6 +22,8 @@ from minibrokerd.core.model.state import COUNTER_BITS, Store
 from minibrokerd.core.model.times import times_of
 from minibrokerd.core.model.transitions import begin, begin_together, change, wait
 from minibrokerd.core.verbs.moving import dead_letter, is_used_up
+
+LEAST_LEASE_MS: Final = 1_000  # of what is begun as it is handed out
 
 
 def drop_delivery(store: Store, queue: Queue, delivery: Delivery) -> None:
@@ -53,6 +56,33 @@ def begin_messages(store: Store, queue: Queue, messages: list[Message]) -> None:
             own_ms = unix_ms - message.block.unix_ms
             group.key_times.of(message.key, now_ms).waits.add(own_ms, 1)
     store.write_leases(BeginMeta, queue, messages)
+
+
+def begin_handed(
+    store: Store, queue: Queue, consumer: Consumer, delivery: Delivery, count: int
+) -> bool:
+    """Begin the one message of a delivery as it is handed to a handler that waits; False: its client begins it.
+
+    What is marked is begun by its client alone, before anything else happens; and a lease that is so short could
+    end while the delivery waits for a sync.
+    """
+    consumer.waits = False
+    if count != 1 or delivery.lease_ms < LEAST_LEASE_MS:
+        return False
+    messages = delivery.all_singles()
+    if messages[0].marked:
+        return False
+    delivery.handed = True
+    begin_messages(store, queue, messages)
+    return True
+
+
+def not_begun(store: Store, queue: Queue, message: Message, delay_ms: int = 0) -> None:
+    """Note that a begun message, taken out of its delivery, is to wait again, and the attempt is not charged."""
+    assert message.delivery is not None
+    message.ended_token = message.delivery.token
+    message.started_unix_ms = 0
+    store.write_return(queue, [message], delay_ms, None)
 
 
 def begin_spans(

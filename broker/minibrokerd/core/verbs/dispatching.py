@@ -22,7 +22,7 @@ from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.sessions import Connection
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import deliver
-from minibrokerd.core.verbs.attempts import begin_messages
+from minibrokerd.core.verbs.attempts import begin_handed, begin_messages
 from minibrokerd.core.verbs.expiring import alive
 from minibrokerd.core.verbs.recalling import watch
 from minibrokerd.core.verbs.retaining import look
@@ -151,7 +151,10 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
         column += _keys(items, len(runs))
     if consumer.request is None:
         header["consumer"] = consumer.number
-        connection.tokens.add(token)
+        if consumer.waits and begin_handed(store, queue, consumer, delivery, count):
+            header["begun"] = True
+        else:
+            connection.tokens.add(token)
     else:
         header["request"] = consumer.request
         header["begun"] = True

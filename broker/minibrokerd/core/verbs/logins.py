@@ -16,9 +16,9 @@ from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.model.sessions import Connection, Session
 from minibrokerd.core.model.state import COUNTER_BITS, Store
-from minibrokerd.core.model.transitions import change
+from minibrokerd.core.model.transitions import change, wait
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
-from minibrokerd.core.verbs.attempts import begin_messages
+from minibrokerd.core.verbs.attempts import begin_messages, drop_delivery, not_begun
 from minibrokerd.core.verbs.dispatching import line_up_all
 from minibrokerd.core.verbs.farewells import end_connection
 from minibrokerd.core.verbs.finding import take_cold
@@ -152,6 +152,7 @@ def _welcome(
         "known": known,
         "recalls": True,
         "through": True,
+        "begins": True,
     }
     cancelled = [
         run for run in lost if store.kept.get(store, CANCELLED, (run[1], run[2])) == (run[0],)
@@ -173,7 +174,13 @@ def _go_on_with(
     """Give back what a client has begun, say what of it is lost, and hand out again."""
     store = walk.store
     lost: list[Run] = []
+    names_all = True
     for token, origin, first, count in runs:
+        if not token:
+            names_all = (
+                False  # no delivery has this one: its client has begun more than it can name
+            )
+            continue
         for sequence in range(first, first + count):
             if session.connection != connection:
                 return  # it went, or came again: with all that it has begun
@@ -184,11 +191,31 @@ def _go_on_with(
                     lost.append((*id, 1))
             if walk.is_used_up(TAKE_BACK_LOOKS):
                 yield GO_ON
+    if names_all:
+        for token in list(session.deliveries):
+            if session.connection == connection:
+                _give_back_unseen(store, connection, token)
+            if walk.is_used_up(1):
+                yield GO_ON
     came_back(store, session.id)
     if session.connection == connection:
         _welcome(store, session, connection, known=known, lost=lost)
         if len(store.pauses):
             drain_late(store, session)
+
+
+def _give_back_unseen(store: Store, connection: int, token: int) -> None:
+    """Give back what was begun as it was handed out, if the client does not know of it: the frame was lost."""
+    delivery = store.deliveries.get(token)
+    if delivery is None or not delivery.handed or delivery.connection == connection:
+        return
+    queue = store.queue_of(delivery)
+    if queue is not None:
+        for message in list(delivery.alone.values()):
+            del delivery.alone[queue.key_of(message.block.origin, message.sequence)]
+            not_begun(store, queue, message)
+            wait(store, queue.group, message, delivery)
+        drop_delivery(store, queue, delivery)
 
 
 def _still_held(store: Store, session: Session, connection: int, id: Id) -> bool:

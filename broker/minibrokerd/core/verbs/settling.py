@@ -28,7 +28,7 @@ from minibrokerd.core.model.sessions import Connection, Result, Session
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.times import times_of
 from minibrokerd.core.model.transitions import change, state_in, wait
-from minibrokerd.core.verbs.attempts import drop_delivery, end_attempt
+from minibrokerd.core.verbs.attempts import drop_delivery, end_attempt, not_begun
 from minibrokerd.core.verbs.keying import back_off
 from minibrokerd.core.verbs.moving import dead_letter, is_used_up, retry_delay_ms
 from minibrokerd.core.verbs.recalling import given_back
@@ -344,14 +344,14 @@ def release(work: Settlement) -> None:
                 given_back(work.group, delivery.consumer)
                 continue
             queue.group.counters["released"] += item.stop - item.first
-            item.releases += 1
-            delay_ms = RELEASE_DELAY_MS if item.releases > 1 else 0
+            delay_ms = 0
+            if not (recalled and delivery.handed):  # else no handler saw it
+                item.releases += 1
+                delay_ms = RELEASE_DELAY_MS if item.releases > 1 else 0
             if delay_ms:
                 item.ready_at_ms = store.now_ms + delay_ms
             if isinstance(item, Message) and item.state is BEGUN:
-                item.ended_token = delivery.token
-                item.started_unix_ms = 0
-                store.write_return(queue, [item], delay_ms, None)
+                not_begun(store, queue, item, delay_ms)
             wait(store, work.group, item, delivery)
     _note_silence(store, store.connections[work.frame.connection])
 
