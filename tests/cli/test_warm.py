@@ -82,7 +82,7 @@ def test_variables_of_python_that_the_tests_use_hold(tmp_path: Path) -> None:
         "ping --url minibroker://127.0.0.1:1",
         "purge q --url minibroker://127.0.0.1:1",
         "log check --data-dir /no/such/place",
-        "serve --port 0 --http off --data-dir /dev/null/x",
+        "serve --port 0 --no-http --data-dir /dev/null/x",
     ],
 )
 def test_a_command_prints_and_ends_the_same(words: str) -> None:
