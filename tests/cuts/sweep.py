@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from itertools import count
 from random import Random
 from typing import Final
 
@@ -88,10 +89,16 @@ def sources(seed: int) -> Iterator[Source]:
 
 
 class Sweep:
-    """The points of one source, tried one after the other."""
+    """The points of one source, tried one after the other.
 
-    def __init__(self, source: Source, recording: Recording | None = None) -> None:
+    `each_cut`: of the lengths to which a write may be cut short each n-th is tried; most states are of them.
+    """
+
+    def __init__(
+        self, source: Source, recording: Recording | None = None, each_cut: int = 1
+    ) -> None:
         self.source = source
+        self._each_cut = each_cut
         self.recording = recording or record(source.name, source.seed, source.segment_bytes)
         self.judge = Judge(self.recording)
         self._seen: set[tuple[int, Expected]] = set()
@@ -110,8 +117,10 @@ class Sweep:
         random = Random(where)
         expected = Expected.at(self.recording, step_count)
         before, indexed = self.judge.recoveries, self.judge.indexed
+        cuts = count(Random(f"{where} cuts").randrange(self._each_cut))
         for kind, state in Crash(disk, random).states(SAMPLES):
-            if self._is_new(state, expected):
+            is_left_out = kind == "cuts" and next(cuts) % self._each_cut
+            if not is_left_out and self._is_new(state, expected):
                 self._try(tally, kind, state, expected, step_count, where)
         tally.recoveries += self.judge.recoveries - before
         tally.indexed += self.judge.indexed - indexed

@@ -26,8 +26,21 @@ from support.source import ROOT
 GUIDES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/guide/*.md"))
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NOT_RUN = ("pip install",)  # tests/packaging installs the wheel into an empty environment
-FORKED = re.compile(r"^minibroker(?= (?!serve|worker)[^&]*$)")
 USUAL = ("7272", "7273", "7282", "7283")  # a page has a broker, its HTTP, and a second of both
+# What a page starts is forked. Not where that is not the same: what is killed outright, and followed by another
+# at once in its place, and what limits are set for. A job of the shell is the process that asks: signals go to it.
+FORKED = """
+minibroker() {
+    case "$BASH_SUBSHELL $1" in
+        "1 serve"|"1 worker") exec %s "$@" ;;
+        *) %s "$@" ;;
+    esac
+}
+trap 'kill -KILL $(jobs -p)' EXIT
+"""
+PROGRAMS = Path(sys.executable).parent
+KILLED = "kill -KILL"
+LIMITED = "ulimit -"
 DEADLINE_S = 60.0
 ENDS_S = 20.0
 LOOKS_S = 10.0  # how long a reader waits for what a line should print, before the next one
@@ -66,8 +79,8 @@ class Page:
         url = f"minibroker://127.0.0.1:{port}"
         # As a reader's shell: with it, lines of two programs run into each other.
         readers = {name: os.environ[name] for name in os.environ if name != "PYTHONUNBUFFERED"}
-        self._forked, warmer = warm.for_shells()
-        bin_path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        forked, warmer = warm.for_shells()
+        bin_path = f"{PROGRAMS}:{os.environ['PATH']}"
         ours = {"MINIBROKER_URL": url, "MINIBROKER_PORT": str(port), "PATH": bin_path}
         ours |= {"MINIBROKER_HTTP": f"127.0.0.1:{http_port}", "MINIBROKER_NO_HTTP": "0"}
         self._bash = subprocess.Popen(
@@ -83,7 +96,7 @@ class Page:
         )
         assert self._bash.stdin is not None
         # It ends with its input, so with the tests, too, however they end; and with it what it started.
-        self._bash.stdin.write("trap 'kill -KILL $(jobs -p)' EXIT\n")
+        self._bash.stdin.write(FORKED % (forked, forked))
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -142,8 +155,10 @@ class Page:
     def _type(self, command: str) -> None:
         assert self._bash.stdin is not None
         if not command.startswith(NOT_RUN):
-            # It starts once in full in every run, with its help; what signals are sent to is never forked.
-            command = FORKED.sub(self._forked, command)
+            if KILLED in self._text:
+                command = re.sub("^(?=minibroker (serve|worker))", f"{PROGRAMS}/", command)
+            if LIMITED in command:
+                command = command.replace("; minibroker ", f"; {PROGRAMS}/minibroker ")
             self._bash.stdin.write(self._with_ports(command) + "\n")
             self._bash.stdin.flush()
 

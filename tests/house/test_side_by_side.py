@@ -19,7 +19,10 @@ def pytest_configure(config):
 """
 FILES = {
     "test_ends": """
-import pytest
+import atexit, os, pytest
+
+def test_leaves_something_for_the_end():
+    atexit.register(os.mkdir, "ended")
 
 def test_passes(tmp_path):
     print("what passed has said")
@@ -105,11 +108,13 @@ def test_every_end_of_a_test_is_told(tmp_path: Path) -> None:
         "FAILED test_dies.py::test_behind - no process came to it",
         "ERROR test_broken.py::test_of_it - OSError: at its end",
         "for a reason",
-        "4 failed, 5 passed, 1 skipped, 1 error in",
+        "4 failed, 6 passed, 1 skipped, 1 error in",
     ):
         assert line in said, said
+    assert (tmp_path / "ended").is_dir()
     assert "what failed has said" in said
     assert "what passed has said" not in said
+    (tmp_path / "ended").rmdir()
     assert "stopping after 1 failures" in run(tmp_path, "--exitfirst").stdout
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from support.source import TESTS, imported_roots, nodes, offenders, python_files, text
+from support.source import TESTS, Function, imported_roots, nodes, offenders, python_files, text
 
 WORLD = frozenset(
     (
@@ -24,6 +24,7 @@ WORLD = frozenset(
         "time",
     )
 )
+ASSERTING = frozenset({"raises", "fail", "AssertionError"})  # of pytest, or raised
 FILE_FIXTURES = frozenset(
     {"tmp_path", "tmp_path_factory", "tmpdir", "start_broker", "broker_server"}
 )
@@ -42,6 +43,38 @@ def _sleeps(call: ast.Call) -> bool:
     if ast.unparse(call.func).rpartition(".")[2] != "sleep":
         return False
     return [ast.unparse(argument) for argument in call.args] != ["0"]
+
+
+def test_each_test_asserts_something() -> None:
+    """Itself, or something that it calls: what only must not raise says nothing of what it did."""
+    functions = [
+        (path, node)
+        for path in python_files(TESTS)
+        for node in nodes(path)
+        if isinstance(node, Function)
+    ]
+    calls = {node: _names_called(node) for _, node in functions}
+    asserting = {node.name for _, node in functions if _asserts(node)} | ASSERTING
+    grown = True
+    while grown:
+        more = {node.name for _, node in functions if calls[node] & asserting} - asserting
+        asserting |= more
+        grown = bool(more)
+    assert not [
+        f"{path}:{node.lineno} {node.name}"
+        for path, node in functions
+        if node.name.startswith("test_") and path.name.startswith("test_")
+        if not _asserts(node) and not calls[node] & asserting
+    ]
+
+
+def _asserts(function: ast.AST) -> bool:
+    return any(isinstance(node, ast.Assert) for node in ast.walk(function))
+
+
+def _names_called(function: ast.AST) -> set[str]:
+    calls = (node.func for node in ast.walk(function) if isinstance(node, ast.Call))
+    return {getattr(call, "attr", getattr(call, "id", "")) for call in calls}
 
 
 def test_the_slowest_files_are_there() -> None:

@@ -132,7 +132,8 @@ def test_what_is_no_number_of_bytes_bounds_nothing(text: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("groups", ["", "nonsense", "::", "0::", "4:memory", "0::a"])
 def test_odd_tables_bound_nothing_and_raise_nothing(groups: str, tmp_path: Path) -> None:
-    smallest(tmp_path, {}, groups, mounted(V1, tmp_path), mounted(V2, tmp_path), " - cgroup2\n")
+    tables = (mounted(V1, tmp_path), mounted(V2, tmp_path), " - cgroup2\n")
+    assert smallest(tmp_path, {}, groups, *tables) == (0, "")
 
 
 @pytest.mark.parametrize(

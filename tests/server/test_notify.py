@@ -39,8 +39,13 @@ def test_without_a_manager_nothing_is_sent_and_nothing_fails() -> None:
 
 
 def test_a_manager_that_went_away_is_no_error(tmp_path: Path) -> None:
-    """The broker goes on."""
-    Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).stopping("now")
+    """The broker goes on, and tells the next one."""
+    notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")})
+    notifier.ready("here")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "gone"))
+        notifier.stopping("now")
+        assert hear(manager) == {"STOPPING": "1", "STATUS": "now"}
 
 
 def test_each_word_is_a_datagram_of_lines(manager: socket.socket) -> None:

@@ -11,6 +11,7 @@ that was collected ends unreported.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import multiprocessing
 import os
@@ -163,6 +164,7 @@ def _work(
 ) -> None:
     """Run files until none is left."""
     os.close(put)
+    atexit._clear()  # what the first process does at its end, it does
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # it ends with the first process
     plugins = session.config.pluginmanager
@@ -181,6 +183,7 @@ def _work(
             following = next(items, None)
             session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             item = following
+    atexit._run_exitfuncs()  # multiprocessing leaves without
 
 
 def _items(files: list[list[pytest.Item]], turns: int) -> Iterator[pytest.Item]:

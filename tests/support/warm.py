@@ -96,6 +96,7 @@ class Warm:
             "environment": dict(environment),
             "folder": str(folder or Path.cwd()),
             "session": start_new_session,
+            "held": False,  # it ends as it likes, or with the warmer
         }
         self._lock = threading.Lock()
         self._told, told = os.pipe()

@@ -25,7 +25,7 @@ from typing import Any
 from minibrokerd.cli.main import COMMANDS
 
 REQUEST_BYTES = 1_000_000  # of JSON: words, environment, folder and session
-FDS = 4  # standard input, output, error, and where to write the process id and the exit code
+FDS = 5  # standard input, output, error, where to write the process id and the exit code, and maybe what holds it
 NUMBER = b"%12d"
 MOST_FILES = 65_536
 PR_SET_PDEATHSIG = 1
@@ -45,23 +45,31 @@ MORE = (
 def serve(requests: socket.socket) -> None:
     """Fork for each request until nobody asks any more; returns in each new process, to be the command."""
     told: dict[int, int] = {}  # where to tell how a process ended, by its number
+    held: dict[int, int] = {}  # processes that end with who asked for them, by what that holds open
     woken, wakes = socket.socketpair()
     for end in (woken, wakes):
         end.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakes.fileno())
     while True:
-        ready, _, _ = select.select([requests, woken], [], [])
+        ready, _, _ = select.select([requests, woken, *held], [], [])
         if woken in ready:
             woken.recv(4096)
             tell_ends(told)
+        for fd in held.keys() & ready:
+            os.close(fd)
+            if (pid := held.pop(fd)) in told:
+                os.kill(pid, signal.SIGKILL)
         if requests in ready:
             asked, fds, _, _ = socket.recv_fds(requests, REQUEST_BYTES, FDS)
             if not asked:
                 sys.exit()
+            asked_for = json.loads(asked)
             if (pid := os.fork()) == 0:
-                begin(json.loads(asked), fds)
+                begin(asked_for, fds)
                 return
+            if asked_for["held"]:
+                held[fds.pop()] = pid
             told[pid] = fds.pop()
             os.write(told[pid], NUMBER % pid)
             for fd in fds:
@@ -86,7 +94,7 @@ def begin(request: dict[str, Any], fds: list[int]) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number, fd in enumerate(fds[:-1]):
+    for number, fd in enumerate(fds[:3]):
         os.dup2(fd, number)
     os.closerange(3, MOST_FILES)
     if request["session"]:

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -19,6 +18,7 @@ import minibroker.sync
 from minibroker.contract import wire
 from minibroker.sync.link import Link
 from support.broker import BrokerServer
+from support.processes import look_until
 from support.renewals import LEASE_S
 
 
@@ -35,11 +35,9 @@ def counters(queue: minibroker.sync.Queue[Any]) -> dict[str, int]:
     return found
 
 
-def until(is_so: Callable[[], bool]) -> None:
-    """Return when it is so; it is looked at again and again, for a minute."""
-    end = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < end
+def until(is_so: Callable[[], bool], server: BrokerServer) -> None:
+    """Return when it is so; it is looked at again and again while the server runs."""
+    look_until(is_so, server.process, "what is waited for")
 
 
 def run_all(*functions: Callable[[], object]) -> None:
@@ -130,14 +128,16 @@ def test_a_thread_that_publishes_is_served_while_another_waits_for_messages(
     assert [message.body for message in got] == [b"at last"]
 
 
-def test_an_ack_that_nobody_waits_for_leaves_by_itself(broker: minibroker.sync.Broker) -> None:
+def test_an_ack_that_nobody_waits_for_leaves_by_itself(
+    broker: minibroker.sync.Broker, broker_server: BrokerServer
+) -> None:
     queue = broker.queue("q")
     queue.publish_many([b"x"] * 3)
     with queue.consume(prefetch=100) as messages:
         for message in messages:
             message.ack()
             break
-        until(lambda: counters(queue)["acked"] == 1)
+        until(lambda: counters(queue)["acked"] == 1, broker_server)
 
 
 @pytest.mark.parametrize("call", ["publish", "receive", "consume"])
@@ -358,7 +358,9 @@ def test_leases_are_kept_over_a_restart_while_no_caller_looks(
     message.ack(confirmed=True)
 
 
-def test_an_interrupt_within_a_step_begins_a_new_session(broker: minibroker.sync.Broker) -> None:
+def test_an_interrupt_within_a_step_begins_a_new_session(
+    broker: minibroker.sync.Broker, broker_server: BrokerServer
+) -> None:
     """What it left cannot be trusted: those who wait hear so, and the next call works."""
     queue = broker.queue("q")
     queue.publish(b"x")
@@ -375,7 +377,7 @@ def test_an_interrupt_within_a_step_begins_a_new_session(broker: minibroker.sync
     [message] = queue.receive(wait=5)
     thread = threading.Thread(target=wait)
     thread.start()
-    until(lambda: driver._leader is not None)
+    until(lambda: driver._leader is not None, broker_server)
     with pytest.raises(KeyboardInterrupt), driver:
         raise KeyboardInterrupt
     thread.join(20)
@@ -387,7 +389,7 @@ def test_an_interrupt_within_a_step_begins_a_new_session(broker: minibroker.sync
 
 
 def test_an_interrupt_behind_the_answer_of_a_receive_gives_it_back(
-    broker: minibroker.sync.Broker,
+    broker: minibroker.sync.Broker, broker_server: BrokerServer
 ) -> None:
     """Wherever it strikes: nobody would see the messages, and their leases were renewed for half a day."""
     queue = broker.queue("given-back", lease_ms=500, max_attempts=1_000)
@@ -398,7 +400,7 @@ def test_an_interrupt_behind_the_answer_of_a_receive_gives_it_back(
     def strike(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal lines
         if frame.f_code not in places:
-            return strike if event == "call" else None
+            return None
         lines += event == "line"
         if event == "line" and lines == point:
             raise KeyboardInterrupt
@@ -416,7 +418,7 @@ def test_an_interrupt_behind_the_answer_of_a_receive_gives_it_back(
             sys.settrace(before)
         for message in messages:
             message.release(confirmed=True)
-        until(lambda: counters(queue)["ready"] == 3)
+        until(lambda: counters(queue)["ready"] == 3, broker_server)
     assert point > 15
 
 
