@@ -89,7 +89,7 @@ serve: $(VENV)/.serve-ready
 # Files side by side, in processes forked off one that has collected them: tests/support/side_by_side.py. More of them
 # than a small machine has cores: they wait for processes and disks as long as they compute. The slowest first: tests/conftest.py.
 test: $(VENV)/.develop-ready
-	@$(BIN)/python -m pytest --quiet --side-by-side $(or $(JOBS),5)
+	@$(BIN)/python -m pytest --quiet --side-by-side $(or $(JOBS),6)
 
 check: $(VENV)/.develop-ready
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }

@@ -113,7 +113,7 @@ def broker_server(start_broker: StartBroker) -> BrokerServer:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`make test` says --side-by-side 5; see support/side_by_side.py."""
+    """`make test` says --side-by-side 6; see support/side_by_side.py."""
     parser.addoption("--side-by-side", type=int, default=0, metavar="PROCESSES")
 
 

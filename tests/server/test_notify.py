@@ -75,7 +75,7 @@ def test_an_abstract_name_begins_with_an_at_sign() -> None:
     ("variables", "ping_s"),
     [
         ({"WATCHDOG_USEC": "3000000"}, 1.5),
-        ({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid())}, 1.5),
+        ({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "its own"}, 1.5),
         ({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"}, None),
         ({"WATCHDOG_USEC": "0"}, None),
         ({"WATCHDOG_USEC": "soon"}, None),
@@ -86,6 +86,8 @@ def test_pings_come_twice_in_the_time_that_the_manager_waits(
     variables: dict[str, str], ping_s: float | None
 ) -> None:
     """And only from the process that is meant."""
+    if variables.get("WATCHDOG_PID") == "its own":
+        variables = {**variables, "WATCHDOG_PID": str(os.getpid())}
     assert Notifier({"NOTIFY_SOCKET": "/run/there", **variables}).ping_s == ping_s
 
 

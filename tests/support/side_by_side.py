@@ -1,6 +1,6 @@
 """Tests side by side: collected once, then run in processes that are forked off, a file at a time.
 
-`pytest --side-by-side 5` forks five processes when everything is imported and collected, which is the dearest part
+`pytest --side-by-side 6` forks six processes when everything is imported and collected, which is the dearest part
 of most tests: 10,000 of them take 5 s to collect, and in each process again where each collects for itself. A
 process takes the next file when it has done one, so the tests of a file share what they start, as its fixtures do.
 

@@ -52,7 +52,8 @@ def serve(requests: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakes.fileno())
     while True:
-        ready, _, _ = select.select([requests, woken, *held], [], [])
+        sources: list[Any] = [requests, woken, *held]
+        ready, _, _ = select.select(sources, [], [])
         if woken in ready:
             woken.recv(4096)
             tell_ends(told)
