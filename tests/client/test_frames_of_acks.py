@@ -159,6 +159,35 @@ async def test_a_task_settles_by_half_windows(
             assert (frames, writes.call_count) == (AIO_ONE[prefetch], AIO_ONE[prefetch])
 
 
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("others", [False, True])
+async def test_half_a_window_leaves_before_the_loop_turns(
+    others: bool, slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not while another task has a message, which may end in this turn; nor if a half takes a millisecond."""
+    async with MemoryBroker() as broker:
+        queue = broker.queue("q")
+        await queue.publish_many([b"x"] * MESSAGES)
+        driver = still(broker, monkeypatch)
+        async with queue.consume(prefetch=32) as messages:
+            iterator = aiter(messages)
+            kept = [await anext(iterator)]  # the only one that is waited for
+            if not others:
+                await kept.pop().ack()
+            turns = Mock(wraps=asyncio.sleep)
+            monkeypatch.setattr(asyncio, "sleep", turns)
+            writes = driver.link.write = Mock(wraps=driver.link.write)
+            for _ in range(16 - (not others)):
+                await (await anext(iterator)).ack()
+            if slow:
+                driver.last_write = -1.0
+            assert (writes.call_count, turns.call_count) == (0, 0)
+            await (await anext(iterator)).ack()
+            assert (writes.call_count, turns.call_count) == (1, others or slow)
+            for message in kept:
+                await message.ack()
+
+
 @pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.parametrize("concurrency", AIO_TASKS)
 async def test_tasks_that_take_turns_share_frames(

@@ -6,7 +6,7 @@ none can exceed it: not in parts, not in runs or messages, not in bytes of heade
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from minibroker.contract import limits, wire
@@ -67,6 +67,12 @@ class FrameRoom:
         """Take the room of `count` messages."""
         self.messages -= count
         self.column_bytes -= count * wire.RUN.size
+
+
+@lru_cache(1_000)
+def room_alone(queue: str, max_frame_bytes: int) -> int:
+    """Return how many messages a part for `queue` may name in a frame of its own."""
+    return FrameRoom(max_frame_bytes).for_part(queue)
 
 
 @cache

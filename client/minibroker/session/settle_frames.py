@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from minibroker.contract import limits, wire
-from minibroker.session.frame_room import FRAME_BYTES, FrameRoom
+from minibroker.session.frame_room import FRAME_BYTES, FrameRoom, room_alone
 from minibroker.session.settlements import GOES_ON, Item, Run, Settlements, SettlePart, runs_of
 from minibroker.session.window import Window
 
@@ -119,6 +119,8 @@ class Owed:
         """Add the frames that may be written now to `frames` and to the window."""
         if self.single:
             write_singly(self.single, frames, window, now_ms)
+        if len(self.owing) == 1:
+            self._write_acks(frames, window, max_frame_bytes, now_ms)
         while self.owing:
             room, parts = FrameRoom(max_frame_bytes), list[SettlePart]()
             has_room = window.has_room(FRAME_BYTES)
@@ -143,6 +145,30 @@ class Owed:
                 # No settlement to ride with: not sequenced, so it needs no room and gets no answer.
                 frames.append(pack_parts(parts, {}))
             self._forget_written(seen)
+
+    def _write_acks(
+        self, frames: list[bytes], window: Window[Any], max_frame_bytes: int, now_ms: int
+    ) -> None:
+        """Write what nearly always waits: acks of one queue, in which all that began has ended; else nothing."""
+        (settlements,) = self.owing
+        acks, begins = settlements.acks, settlements.begins
+        if (
+            not acks
+            or (begins and begins != acks)
+            or settlements.others
+            or settlements.waiters
+            or settlements.extend_waiters
+            or len(acks) > room_alone(settlements.queue, max_frame_bytes)
+            or not window.has_room(FRAME_BYTES)
+        ):
+            return
+        settlements.acks, settlements.begins = [], []
+        part = SettlePart("ack", settlements.queue, acks, None)
+        part.runs = runs_of(acks)
+        waiting, self.waiting = self.waiting, None
+        _write([part], frames, window, now_ms, waiting if self.tells_waits else None)
+        settlements.flush_at = 1
+        self.owing.clear()
 
     def _forget_written(self, seen: list[Settlements]) -> None:
         for settlements in seen:

@@ -173,8 +173,6 @@ class Settlements:
         parts = self._take_others(room) if self.others else []
         most = room.for_part(self.queue) if self.acks and not self.others else 0
         if most:
-            if self.begins == self.acks:  # all that began has ended, so nothing is to be said of it
-                self.begins = []
             acks, self.acks = self.acks[:most], self.acks[most:]
             part = SettlePart("ack", self.queue, acks, None)
             part.runs = runs_of(acks)
