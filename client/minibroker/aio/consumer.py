@@ -81,10 +81,10 @@ class Consumer(Subscription, Generic[Body]):
             message.state = TOLD
             return message
         message.state = BEGUN
-        settlements = self._settlements
-        if not settlements.begins:
-            settlements.owe()
-        settlements.begins.append(message)
+        begins = self._settlements.begins
+        if not begins:
+            self._settlements.owe()
+        begins.append(message)
         if now - driver.last_write > QUIET_S or message.run.marked:
             await self._write_first((message,))
         elif not driver.scheduled:

@@ -207,8 +207,9 @@ class Message(MessageData[Body], eq=False, gc=False):
             run = self.run
             run.delivery.open -= 1
             settlements = run.settlements
-            settlements.acks.append(self)
-            if len(settlements.acks) >= settlements.flush_at:
+            acks = settlements.acks
+            acks.append(self)
+            if len(acks) >= settlements.flush_at:
                 wait = settlements.on_ripe()
                 if wait is not None:
                     await wait

@@ -25,7 +25,7 @@ def begin_some(buffer: deque[Any], most: int, now: float, settlements: Settlemen
     """
     messages: list[Any] = []
     take, add = buffer.popleft, messages.append
-    try:  # `suppress` takes as long as all of this for one message, as the blocking client takes them
+    try:  # not `suppress`: 24 steps more for each message of the blocking client, which takes them one by one
         for _ in range(min(most, len(buffer))):
             add(take())
     except IndexError:

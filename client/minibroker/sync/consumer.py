@@ -96,7 +96,8 @@ class Consumer(Subscription, Generic[Body]):
                 messages = begin_some(self._buffer, most, driver.clock(), self._settlements)
             is_told = not messages or messages[0].state == TOLD
             flush = not is_told and (
-                messages[0].begun_at - driver.last_write > QUIET_S or is_marked(messages)
+                messages[0].begun_at - driver.last_write > QUIET_S
+                or (messages[0].run.marked if most == 1 else is_marked(messages))
             )
         except BaseException as error:
             driver.__exit__(type(error), error, None)
