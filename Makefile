@@ -40,7 +40,7 @@ help:
 	@echo "make starts   STARTS=1000 starts without traffic: no file grows, nothing is counted twice"
 	@echo "make damage   flip every bit of a small log, spoil it CASES=1000 times as SEED says: check finds, salvage keeps"
 	@echo "make planted  planted bugs, which the layers above must find: SEED=1, BUDGET=1800 s; ONLY=\"a name\" is one of them"
-	@echo "make growth   memory, disk and restart of a backlog: MESSAGES=1000000 BODY=200 FRAME=100 KILLS=2, DRAIN=1, or PAST=10000000"
+	@echo "make growth   memory, disk and restart of a backlog: MESSAGES=1000000 BODY=200 FRAME=100 QUEUES=1 KILLS=2, DRAIN=1, or PAST=10000000"
 	@echo "make scale    receive, delays, memory, starts and more as they grow: ROWS=\"depth pauses starts memory\""
 	@echo "make profile  where the time of a message goes, span by span: ROW=lone, handler, consume-1 or consume-32; WRITE=1 renews docs/performance.md"
 	@echo "make bench-fanout messages through a topic exchange to 1, 3 and 10 queues, beside RabbitMQ: ARGS=\"--pairs 5\""
@@ -126,7 +126,7 @@ counted: $(VENV)/.develop-ready
 	@$(BIN)/python -m benchmarks.counted $(or $(A),HEAD~1) $(or $(B),HEAD)
 
 growth: $(VENV)/.develop-ready
-	@$(BIN)/python -m benchmarks.growth --messages $(or $(MESSAGES),1000000) --body $(or $(BODY),200) --frame $(or $(FRAME),100) --kills $(or $(KILLS),2) $(if $(DRAIN),--drain) $(if $(PAST),--past $(PAST))
+	@$(BIN)/python -m benchmarks.growth --messages $(or $(MESSAGES),1000000) --body $(or $(BODY),200) --frame $(or $(FRAME),100) --queues $(or $(QUEUES),1) --kills $(or $(KILLS),2) $(if $(DRAIN),--drain) $(if $(PAST),--past $(PAST))
 
 scale: $(VENV)/.develop-ready
 	@$(BIN)/python -m benchmarks.scale $(ROWS)

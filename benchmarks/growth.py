@@ -6,8 +6,8 @@
 
 A real broker is filled through the client, killed, started again, and asked for a message; with `--drain` all is
 consumed then. Each line ends with what was measured: resident memory of the server, bytes of its data directory,
-and the time from exec to the first answer. With `--past`, messages that wait see so many others pass, and the most
-that the log took of the disk is told.
+and the time from exec until it listens, hands a message out, and confirms a publish. With `--past`, messages that
+wait see so many others pass, and the most that the log took of the disk is told.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from subprocess import DEVNULL, Popen
 from time import perf_counter
 from typing import Any
 
-from benchmarks.processes import COMPILED, free_port, resident_bytes
+from benchmarks.processes import COMPILED, clock_seconds, free_port, resident_bytes
 
 import minibroker
 from minibroker.contract import wire
 
-QUEUE = "backlog"
+QUEUE, OTHER = "backlog", "other"
+LEFT_S = 1.5  # until the end of a client is in the log: the next start would wait for it, up to 5 s
 WINDOW = 500  # frames that are written before their answers are read
 READ_BYTES = 64 * 1024
 WINDOW_BYTES = 8 * 1024 * 1024
@@ -80,14 +81,14 @@ class Broker:
         return blocks * 512 / MIB
 
 
-def fill(url: str, messages: int, body_bytes: int, frame: int) -> float:
+def fill(url: str, messages: int, body_bytes: int, frame: int, queue: str = QUEUE) -> float:
     """Publish in frames of `frame` messages, written as protocol.md says; return messages per second.
 
     The client would put what is published at the same time into one frame, so the frames are made here.
     """
     host, port = url.removeprefix("minibroker://").split(":")
     lengths, blob = struct.pack("<II", 0, body_bytes) * frame, b"x" * body_bytes * frame
-    part = {"op": "publish", "queue": QUEUE, "count": frame}
+    part = {"op": "publish", "queue": queue, "count": frame}
     started = perf_counter()
     with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -126,22 +127,27 @@ def read_answers(connection: socket.socket) -> Iterator[dict[str, Any]]:
                 yield frame.header
 
 
-async def first_answer(url: str) -> tuple[float, float]:
-    """Return the seconds until a connection was answered, and until a message was there."""
+async def restarted(broker: Broker) -> str:
+    """Start a broker that was killed; return how long it took, by the clock and by its processor."""
     started = perf_counter()
-    host, port = url.removeprefix("minibroker://").split(":")
+    broker.start()
+    host, port = broker.url.removeprefix("minibroker://").split(":")
     while True:
         try:
             with socket.create_connection((host, int(port)), timeout=60):
                 break
         except ConnectionRefusedError:
             await asyncio.sleep(0.002)
-    async with minibroker.connect(url) as broker:
-        await broker.queue(QUEUE).stats()
-        answered = perf_counter() - started
-        message, *_ = await broker.queue(QUEUE).receive(wait=60)
+    said = [f"listens_s={perf_counter() - started:.3f}"]
+    said += [f"listens_cpu_s={clock_seconds(broker.process.pid):.3f}"]
+    async with minibroker.connect(broker.url) as client:
+        message, *_ = await client.queue(QUEUE).receive(wait=60)
+        said += [f"first_message_s={perf_counter() - started:.3f}"]
+        await client.queue(OTHER).publish(b"x")
+        said += [f"first_confirm_s={perf_counter() - started:.3f}"]
         await message.ack(confirmed=True)
-        return answered, perf_counter() - started
+    await asyncio.sleep(LEFT_S)
+    return " ".join([*said, f"memory_mib={broker.resident_mib():.0f}"])
 
 
 async def pass_by(broker: Broker, messages: int, body_bytes: int) -> float:
@@ -188,6 +194,7 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=1_000_000)
     parser.add_argument("--body", type=int, default=200, help="bytes of each body")
     parser.add_argument("--frame", type=int, default=100, help="messages in one frame")
+    parser.add_argument("--queues", type=int, default=1, help="over which they are spread")
     parser.add_argument("--kills", type=int, default=2, help="SIGKILLs after filling")
     parser.add_argument("--drain", action="store_true", help="consume everything at the end")
     parser.add_argument(
@@ -222,22 +229,19 @@ def measure(broker: Broker, asked: argparse.Namespace) -> None:
     broker.start()
     asyncio.run(first_answer_of_empty(broker.url))
     empty_mib = broker.resident_mib()
-    rate = fill(broker.url, asked.messages, asked.body, asked.frame)
+    queues = [QUEUE, *(f"{QUEUE}-{number}" for number in range(1, asked.queues))]
+    each = asked.messages // asked.queues
+    rate = min(fill(broker.url, each, asked.body, asked.frame, name) for name in queues)
     print(
-        f"filled: messages={asked.messages} body={asked.body} frame={asked.frame} per_s={rate:.0f} "
+        f"filled: messages={asked.messages} body={asked.body} frame={asked.frame} "
+        f"queues={asked.queues} per_s={rate:.0f} "
         f"memory_empty_mib={empty_mib:.0f} memory_mib={broker.resident_mib():.0f} "
         f"disk_mib={broker.disk_mib():.0f}",
         flush=True,
     )
     for _ in range(asked.kills):
         broker.kill()
-        broker.start()
-        answered, received = asyncio.run(first_answer(broker.url))
-        print(
-            f"restarted: first_answer_s={answered:.3f} first_message_s={received:.3f} "
-            f"memory_mib={broker.resident_mib():.0f}",
-            flush=True,
-        )
+        print("restarted:", asyncio.run(restarted(broker)), flush=True)
     if asked.drain:
         rate = asyncio.run(drain(broker.url, asked.messages - asked.kills))
         drained_mib = broker.resident_mib()

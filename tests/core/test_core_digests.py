@@ -6,14 +6,19 @@ one of them, or in several.
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from core_client import Client
 from harness import World
 from start_stories import STEPS, Story
 from starts import known
 
+from minibrokerd.bodies.store import BodyStore
+from minibrokerd.core.core import Core
 from minibrokerd.core.durable import digest
 from minibrokerd.core.model.inputs import Forward
+from minibrokerd.log.seam import Digested
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -73,3 +78,37 @@ def states_after_start(world: World) -> dict[tuple[int, int], str]:
 def begun_after_start(world: World) -> list[tuple[int, int]]:
     """Return the messages of q that are begun after a start on digests."""
     return [id for id, state in states_after_start(world).items() if state == "BEGUN"]
+
+
+@pytest.mark.parametrize("bodies", [1, 5])
+def test_a_start_takes_no_step_for_a_frame_that_stands_in_a_digest(bodies: int) -> None:
+    """Of ten million messages there are as many steps as of segments and queues: they become runs as a whole."""
+    calls = {frames: calls_of_a_start(frames, bodies) for frames in (50, 500)}
+    assert calls[50] == calls[500]
+
+
+def calls_of_a_start(frames: int, bodies: int) -> int:
+    """Return the calls of functions of a core that starts on three digests of so many frames each."""
+    world = World(segment_batches=frames)
+    client = world.hello()
+    for _ in range(4 * frames):
+        client.publish("q", *[b"body"] * bodies)
+        client.answered_below = client.sequence  # as one that has its answers
+    world.digests = True
+    parts = [part for part in world._digested() if isinstance(part, Digested)]
+    core = Core(BodyStore())
+    made = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal made
+        made += event == "call"
+
+    sys.setprofile(count)
+    try:
+        for part in parts:
+            core.replay(part)
+        core.opened(9, world.now_ms + 1, world.unix_ms, clean=False, next_batch=10_000)
+    finally:
+        sys.setprofile(None)
+    assert core.store.queues["q"].count() > 2 * frames
+    return made
