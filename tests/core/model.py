@@ -135,12 +135,21 @@ class Model:
         return message.state == "READY" and is_open and holder in (None, message)
 
     def hand_out(
-        self, message: Modelled, token: int, connection: int, lease_ms: int, *, begun: bool
+        self,
+        message: Modelled,
+        token: int,
+        connection: int,
+        lease_ms: int,
+        *,
+        begun: bool,
+        handed: bool,
     ) -> None:
         """A delivery was made; no consumer of the model asks for a lease."""
         assert lease_ms == self.lease_ms_of(message)
         message.lease_ms = lease_ms
         message.state, message.token = "HELD", token
+        message.handed = begun and handed
+        assert not (message.handed and (message.marked or lease_ms < 1_000)), "its client begins it"
         message.connection, message.session = connection, self.connected[connection]
         self.circuits.gave(message)
         if begun:
@@ -218,6 +227,14 @@ class Model:
             message.ended = message.token
         self._return(message, delay_ms, logged=begun, at_end=bool(delay_ms))
 
+    def unseen(self, session: int, connection: int) -> None:
+        """What was begun as it was handed out, and not named by the resume of this session, goes back."""
+        for message in self.messages.values():
+            is_its = message.session == session and message.connection != connection
+            if message.state == "BEGUN" and message.handed and is_its:
+                message.ended = message.token
+                self._return(message, 0, logged=True, at_end=False)
+
     def redrive(self, message: Modelled) -> None:
         """Back from the DLQ."""
         message.charged = message.failed = 0
@@ -265,7 +282,7 @@ class Model:
         if token < message.epoch << EPOCH_BITS or not (token == message.token or crashed):
             return False
         message.token, message.session, message.connection = token, session, connection
-        message.state, message.lease_ms = "HELD", lease_ms
+        message.state, message.lease_ms, message.handed = "HELD", lease_ms, False
         self.begin(message)
         return True
 
@@ -322,7 +339,7 @@ class Model:
         message.charged, message.failed = logged.charged, logged.failed
         message.marked, message.releases = logged.marked, logged.releases
         message.token, message.ended = logged.token, logged.ended
-        message.session, message.connection = logged.session, 0
+        message.session, message.connection, message.handed = logged.session, 0, False
         message.dead, message.redriven = logged.dead, logged.redriven
         left = message.published_unix_ms + message.ttl_ms - self.unix_ms
         message.expires_ms = self.now_ms + min(max(left, 0), message.ttl_ms)

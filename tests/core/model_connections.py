@@ -160,6 +160,7 @@ class Connections(RuleBasedStateMachine):
                 outgoing.connection,
                 header["lease_ms"],
                 begun=header.get("begun", False),
+                handed="consumer" in header,
             )
 
     def _arrived(self, client: Client, frame: dict[str, Any]) -> None:
@@ -246,6 +247,7 @@ class Connections(RuleBasedStateMachine):
         self._now()
         self._add(client)
         expected = [message.run for message in seen.values() if not self._keeps(client, message)]
+        self.model.unseen(client.session, client.connection)
         self._observe()
         self.sync()
         cancelled = self.welcome["lost_runs"][: self.welcome.get("cancelled", 0)]

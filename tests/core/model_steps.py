@@ -8,7 +8,7 @@ from typing import Any
 from core_client import Client, settle_part
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
-from model_connections import NO_TERMS, Connections, indices
+from model_connections import NO_TERMS, Connections, indices, rarely
 from model_frames import Sent, step_frame
 from model_kept import FOR_EVER_MS
 from model_plans import plan_of, publish
@@ -335,6 +335,22 @@ class Clients(Connections):
         client.consume(queue, prefetch, consumer)
         self.consumers[client.connection, consumer] = prefetch
         self._observe()
+
+    @rule(index=indices, consumer=st.integers(1, 2), room=st.integers(0, 2), lose=rarely)
+    def wait(self, index: int, consumer: int, room: int, lose: bool) -> None:
+        """A handler waits, says a frame that says nothing else; what comes next may be begun for it, and lost."""
+        client = self._client(index)
+        self._now()
+        part, columns = settle_part("begin", "q", [])
+        client.send(client.frame([part], columns, waits=consumer))
+        self._observe()
+        known = self.world.store.connections[client.connection].consumers.get(consumer)
+        if known is not None and room:
+            self.consume(index, "q", known.outstanding + room, consumer)
+        if lose:
+            self.sync()
+            self.disconnect(index)
+            self.resume(len(self.gone) - 1, 0, 0)
 
     @rule(index=indices, for_ms=st.sampled_from([0, 50, 2_000]), goes_on=st.booleans())
     def pause(self, index: int, for_ms: int, goes_on: bool) -> None:

@@ -50,6 +50,7 @@ class Modelled:
     connection: int = 0
     lease_ms: int = 0
     deadline_ms: int = 0
+    handed: bool = False  # begun as it was handed out
     dead: bool = False  # it waits for room in the DLQ
     own_max_attempts: int = 0
     own_lease_ms: int = 0
