@@ -68,6 +68,27 @@ def test_an_ack_that_waited_while_the_process_stood_still_wins_over_the_end_of_i
     assert confirm["results"] == [{"lost": 0}]
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_ack_waits_for_others_only_where_something_is_in_hand(count: int) -> None:
+    """Batches of acks start a millisecond apart (decision 6); the last one of all has nothing to wait for."""
+    hand = Hand()
+    peer = hand.login()
+    publish(peer, b"one")
+    publish(peer, b"two", 2)
+    ask = part("receive", queue="q", count=count, lease_ms=60_000, wait_ms=0)
+    (given,) = peer.give(frame(ask, request=1)).take()
+    hand.loop.now_s += 0.0001  # since a batch was begun
+    run = wire.RUN.pack(given["token"], *wire.DELIVERY_RUN.unpack_from(given["columns"])[:2], 1)
+    ack = part("ack", queue="q", runs=1)
+    came = peer.give(frame(ack, sequence=3, answered_below=3, columns=run)).take()
+    assert [each["op"] for each in came] == ["confirm"] * (count == 1)
+    hand.loop.now_s += 0.001
+    for timer in [each for each in hand.loop.timers if each.when_s <= hand.loop.now_s]:
+        timer.call()
+    hand.settle()
+    assert len(came + peer.take()) == 1
+
+
 def early_by(hand: Hand, ms: int) -> StoppedClock:
     """Let the timer of the next deadline fire this much too early by the clock; return the clock."""
     clock = hand.server.engine.clock

@@ -283,8 +283,8 @@ class Engine:
             self._after_sync(batch.number)
 
     def _is_early(self) -> bool:
-        """Whether the open batch should gather more settlements first."""
-        if self._urgent:
+        """Whether the open batch should gather more settlements first: there are some to come."""
+        if self._urgent or not self._core.store.deliveries:
             return False
         wait_s = self._begun_s + SETTLE_PACE_S - self._loop.time()
         if wait_s > 0 and self._pace_timer is None:
