@@ -102,6 +102,7 @@ class Client:
         self._send({"op": "hello", "protocol": limits.PROTOCOL_VERSION})
         self._send({"op": "queue_set", "queue": "q", "settings": settings}, request=1)
         welcome, *frames = self._reader.feed(self._pipe.read())
+        self._begins = "begins" in welcome.header
         if welcome.header.get("through"):
             self._send({"op": "accept", "through": 1})
         for frame in frames:
@@ -111,9 +112,10 @@ class Client:
     def _send(self, part: dict[str, object], *rest: bytes, **names: object) -> None:
         self._pipe.write((wire.pack_frame({"parts": [part], **names}, *rest),))
 
-    def _say(self, part: dict[str, object], *rest: bytes) -> None:
+    def _say(self, part: dict[str, object], *rest: bytes, **names: object) -> None:
         self._sequence += 1
-        self._send(part, *rest, sequence=self._sequence, answered_below=self._sequence)
+        names |= {"sequence": self._sequence, "answered_below": self._sequence}
+        self._send(part, *rest, **names)
 
     def publish(
         self,
@@ -172,6 +174,20 @@ class Client:
                 self._held += frames_of(runs, SETTLED)
             runs = self._held.popleft()
             self._say({"op": "ack", "queue": "q", "runs": len(runs)}, wire.pack_runs(runs))
+
+    def work_alone(self, messages: int) -> None:
+        """Publish one message after the other to a handler that waits, begin it if it is not, and ack it."""
+        for _ in range(messages):
+            self.publish(1, 1, {}, reads=False)
+            self._now_s += PACE_S
+            ((run,),) = self.delivered()
+            part = {"queue": "q", "runs": 1}
+            if not self._begins:
+                self._send({"op": "begin", **part}, wire.pack_runs([run]))
+                self._pipe.read()
+            names = {"waits": 1} if self._begins else {}
+            self._say({"op": "ack", **part}, wire.pack_runs([run]), **names)
+            self._pipe.read()
 
 
 def _joined(token: int, column: bytes) -> list[Run]:
@@ -235,6 +251,15 @@ def count_through(meter: Meter) -> None:
         go(MESSAGES)
 
 
+def count_alone(meter: Meter) -> None:
+    """Count what one job for one idle worker costs, from its publish to the confirm of its ack."""
+    client = Client({})
+    client.consume(1)
+    client.work_alone(WARM_UP)
+    with meter.row("one message to one idle worker"):
+        client.work_alone(MESSAGES)
+
+
 def count_synced(meter: Meter) -> None:
     """Count what a consumer of 32 costs whose acks are synced meanwhile, and confirmed."""
     client = Client({})
@@ -279,7 +304,8 @@ def run_all(meter: Meter) -> None:
     """Do the work of every row."""
     with meter.row(NOTHING):
         pass
-    for count in (count_steps, count_through, count_synced, count_delayed, count_consumed):
+    rows = (count_steps, count_through, count_alone, count_synced, count_delayed, count_consumed)
+    for count in rows:
         count(meter)
 
 
