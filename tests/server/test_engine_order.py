@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hand import Hand, Peer, frame, part
+from hand import Hand, HandTransport, Peer, frame, part
 
 from minibroker.contract import wire
 
@@ -87,6 +87,32 @@ def test_an_ack_waits_for_others_only_where_something_is_in_hand(count: int) -> 
         timer.call()
     hand.settle()
     assert len(came + peer.take()) == 1
+
+
+@pytest.mark.parametrize("is_one", [False, True])
+def test_what_a_consumer_waits_for_is_written_before_its_confirm(
+    monkeypatch: pytest.MonkeyPatch, *, is_one: bool
+) -> None:
+    """Of lone publishes; and both in one write, where they go to one client."""
+    hand = Hand()
+    producer = hand.login()
+    worker = producer if is_one else hand.login()
+    worker.give(frame(part("consume", queue="q", consumer=1, prefetch=10), request=1)).take()
+    written: list[list[object]] = []
+    write = HandTransport.write
+
+    def note(transport: HandTransport, data: bytes) -> None:
+        write(transport, data)
+        (peer,) = [each for each in {producer, worker} if each.transport is transport]
+        written.append([each["op"] for each in peer.take()])
+
+    monkeypatch.setattr(HandTransport, "write", note)
+    for sequence in range(1, 6):  # the first ones are not known to be alone
+        written.clear()
+        body = {"lengths": bytes(4) + b"\x01\0\0\0", "blob": b"x"}
+        one = part("publish", queue="q", count=1)
+        producer.give(frame(one, sequence=sequence, answered_below=sequence, **body))
+    assert written == ([["deliver", "confirm"]] if is_one else [["deliver"], ["confirm"]])
 
 
 def early_by(hand: Hand, ms: int) -> StoppedClock:

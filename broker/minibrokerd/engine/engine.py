@@ -346,6 +346,8 @@ class Engine:
         self._note_places()
         self._route(self._core.apply(Synced(number), self.clock.now_ms(), self.clock.unix_ms()))
         if is_awaited:
+            if not any(outgoing.connection in self._dirty for outgoing in answers):
+                self._flush_sinks()  # else both go in one write
             self._send_all(answers)
         self._sync_later(IDLE_S)
         if self._archivist.ends:
