@@ -141,24 +141,50 @@ def test_changed_code_is_run_by_a_worker_that_reloads(shop: Library) -> None:
     assert worker.wait(60) == 0, shop.log
 
 
+REFUSED = (
+    ("--backend nobody", "TASKS has no 'nobody'"),
+    ("--backend else", "is not minibroker's"),
+    ("--backend any", "say --queues"),
+    ("--backend any --queues a,,b", "'' is no queue name"),
+    ("--backend any --queues mails.dlq", "dead-letter queue"),
+    ("--queues mials", "has no 'mials'"),
+)
+# Django takes half a second to start, so one process is asked for all of them.
+TRYING = f"""
+import contextlib, io
+from django.core.management import execute_from_command_line
+
+for words, why in {REFUSED!r}:
+    said, ended = io.StringIO(), None
+    with contextlib.redirect_stderr(said):
+        try:
+            execute_from_command_line(["manage.py", "minibroker_worker", *words.split()])
+        except SystemExit as left:
+            ended = left.code
+    assert (ended, why in said.getvalue()) == (1, True), (words, ended, said.getvalue())
+    assert "Traceback" not in said.getvalue(), said.getvalue()
+"""
+
+
+def test_words_that_cannot_be_are_refused(tmp_path: Path, broker_server: BrokerServer) -> None:
+    """Before it looks for the broker, by Django."""
+    for shop in project(tmp_path, broker_server, TASKS, SETTINGS + OTHERS):
+        shop.call(TRYING)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "why"),
     [
-        ("--backend nobody", 1, "TASKS has no 'nobody'"),
-        ("--backend else", 1, "is not minibroker's"),
-        ("--backend any", 1, "say --queues"),
-        ("--backend any --queues a,,b", 1, "'' is no queue name"),
-        ("--backend any --queues mails.dlq", 1, "dead-letter queue"),
-        ("--queues mials", 1, "has no 'mials'"),
+        (REFUSED[0][0], 1, REFUSED[0][1]),
         ("--concurrency 0", 2, "concurrency is 0"),
         ("--processes 0", 2, "0 is not in the range"),
         ("--drain-timeout soon", 2, "soon"),
     ],
 )
-def test_words_that_cannot_be_are_refused(
+def test_a_worker_that_cannot_be_ends_with_its_code(
     words: str, code: int, why: str, tmp_path: Path, broker_server: BrokerServer
 ) -> None:
-    """Before it looks for the broker; those of Django end with 1, those of the worker with its 2."""
+    """What Django refuses with 1, what the worker refuses with its 2."""
     for shop in project(tmp_path, broker_server, TASKS, SETTINGS + OTHERS):
         command = [sys.executable, "-m", *shop.command, *words.split()]
         done = subprocess.run(
