@@ -73,7 +73,7 @@ class World:
         self.segment_batches = segment_batches  # how many batches stand in one segment
         self.records: dict[tuple[int, int], Record] = {}  # by segment and offset
         self.digests = False  # a start reads digests of all segments but the last
-        self.cools = False  # a start lets leave memory what can, behind each part of the log
+        self.cools = 0  # a start lets leave memory what can, behind every so many parts of the log
         self.auto_create = auto_create
         self.auto_sync = auto_sync
         self.now_ms = 0
@@ -280,10 +280,10 @@ class World:
         self.open = []
         self.closed = []
         self.held = []
-        for part in self._digested() if self.digests else self.log:
+        for number, part in enumerate(self._digested() if self.digests else self.log):
             self.core.replay(part)
             self.indexer.replayed(part)
-            if self.cools:
+            if self.cools and not number % self.cools:
                 self.core.cool(0)
         self.epoch += 1
         self.now_ms = max((batch.now_ms for batch in self.log), default=0) + 1

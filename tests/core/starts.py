@@ -37,10 +37,10 @@ def describe(state: str, item: Any, sequence: int) -> Any:
     )
 
 
-def known(world: World, *, digests: bool = False, cools: bool = False) -> Any:
+def known(world: World, *, digests: bool = False, cools: int = 0) -> Any:
     """Return what a start on a copy of the log would know: messages, with their bodies, and outcomes of frames.
 
-    It reads `digests`, or `cools` what it reads record by record.
+    It reads `digests`, or cools behind each `cools` batches.
     """
     other = World(segment_batches=world.segment_batches)
     other.log, other.records = list(world.log), dict(world.records)

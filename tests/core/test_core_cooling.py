@@ -16,6 +16,7 @@ from minibrokerd.bodies.shelves import SegmentShelf
 from minibrokerd.core.durable import survivors
 from minibrokerd.core.durable.survivors import Survivors
 from minibrokerd.core.model.cold import ColdRun
+from minibrokerd.core.model.inputs import Forward
 from minibrokerd.core.replay import Replay
 
 
@@ -25,14 +26,15 @@ def _behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.usefixtures("_behind")
+@pytest.mark.parametrize("cools", [1, 4, 9])
 @pytest.mark.parametrize("seed", range(12))
-def test_a_start_that_cools_knows_what_the_records_say(seed: int) -> None:
+def test_a_start_that_cools_knows_what_the_records_say(seed: int, cools: int) -> None:
     """Messages with all that is known of them, and the outcomes of frames; whatever came behind what was cold."""
     story = Story(seed)
     for step in range(STEPS):
         story.step()
         if step % 4 == 0:
-            assert known(story.world, cools=True) == known(story.world), f"at step {step}"
+            assert known(story.world, cools=cools) == known(story.world), f"at step {step}"
 
 
 def blocks_made(world: World, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -45,7 +47,7 @@ def blocks_made(world: World, monkeypatch: pytest.MonkeyPatch) -> int:
         add(waiting, *args)
 
     monkeypatch.setattr(Survivors, "add", noted)
-    world.cools = True
+    world.cools = 1
     world.restart()
     monkeypatch.setattr(Survivors, "add", add)
     return len(made)
@@ -123,9 +125,29 @@ def test_what_a_run_costs_is_about_what_its_frames_cost_as_objects(
     for _ in range(30):
         client.publish("q", b"x" * 100, b"y")
     hot = world.queue("q").log_bytes
-    world.cools = True
+    world.cools = 1
     world.restart()
     assert hot <= world.queue("q").log_bytes <= hot * 1.1
+
+
+def test_what_comes_behind_a_copy_does_not_go_to_the_run_in_whose_place_it_came(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(survivors, "MANY_COLD", 1)
+    world = World(segment_batches=100)
+    client = world.hello()
+    client.publish("q", b"copied")
+    published = len(world.log)
+    world.apply(Forward(world.core.synced, 2**30))
+    client.publish("q", b"behind")
+    replay = Replay(World().store)
+    for batch in world.log[:published]:
+        replay.batch(batch)
+        replay.cool_beyond(0)
+    for batch in world.log[published:]:
+        replay.batch(batch)
+    (waiting,) = [each for each in replay._queues.values() if each.queue.name == "q"]
+    assert sum(live.left for live in waiting.lives) == 2
 
 
 def test_what_has_ended_is_forgotten_in_a_replay_that_goes_on_for_long(
@@ -162,8 +184,8 @@ def test_of_what_has_more_than_a_place_an_object_is_made_wherever_it_stands(
     for number in range(30):
         client.publish("q", b"%d" % number, **(odd if number % 10 == 9 else {}))
     kept = known(world)
-    assert known(world, cools=True) == kept
-    world.cools = True
+    assert known(world, cools=1) == kept
+    world.cools = 1
     world.restart()
     world.thaw()
     assert everything(world) == kept[0]

@@ -228,6 +228,14 @@ COPY_MUTANTS: Final = (
         "I7: what was copied and acked in one batch comes again",
     ),
     Mutant(
+        "what comes behind a copy goes to the run that was there before",
+        "core/durable/survivors.py",
+        "        self.tail = None\n        if not self.firsts:",
+        "        if not self.firsts:",
+        ("core/test_core_cooling.py",),
+        "I1: it is in a run that nobody has any more",
+    ),
+    Mutant(
         "copy forgets a lease",
         "core/durable/forwarding.py",
         "        lease_token=lease.token if lease is not None else 0,\n",
