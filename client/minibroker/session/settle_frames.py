@@ -112,6 +112,7 @@ class Owed:
         self.owing.clear()
         self.returned.clear()
         self.single.clear()
+        self.waiting = None
 
     def write(
         self, frames: list[bytes], window: Window[Any], max_frame_bytes: int, now_ms: int
