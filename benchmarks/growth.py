@@ -5,9 +5,9 @@
     make growth PAST=10000000
 
 A real broker is filled through the client, killed, started again, and asked for a message; with `--drain` all is
-consumed then. Each line ends with what was measured: resident memory of the server, bytes of its data directory,
-and the time from exec until it listens, hands a message out, and confirms a publish. With `--past`, messages that
-wait see so many others pass, and the most that the log took of the disk is told.
+consumed then. Each line ends with what was measured: resident memory of the server and its CPU time a message, bytes
+of its data directory, and the time from exec until it listens, hands a message out, and confirms a publish. With
+`--past`, messages that wait see so many others pass, and the most that the log took of the disk is told.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from subprocess import DEVNULL, Popen
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 from benchmarks.processes import COMPILED, clock_seconds, free_port, resident_bytes
@@ -39,6 +39,8 @@ WINDOW = 500  # frames that are written before their answers are read
 READ_BYTES = 64 * 1024
 WINDOW_BYTES = 8 * 1024 * 1024
 MIB = 1024 * 1024
+WARM_UP = 1_000  # messages that come and go before memory is looked at
+SETTLE_S = 3.0  # what a server does right behind the last message is not what a waiting one costs
 ROUND = 20_000  # messages that pass before the log is looked at again
 
 
@@ -71,6 +73,10 @@ class Broker:
     def resident_mib(self) -> float:
         """Return the resident memory of the process."""
         return resident_bytes(self.process.pid) / MIB
+
+    def cpu_s(self) -> float:
+        """Return the CPU time that the process has used."""
+        return clock_seconds(self.process.pid)
 
     def disk_mib(self) -> float:
         """Return what the segments and their indexes take of the disk, the reserve apart."""
@@ -228,14 +234,21 @@ def measure(broker: Broker, asked: argparse.Namespace) -> None:
     """Fill, kill, start, drain; print a line for each."""
     broker.start()
     asyncio.run(first_answer_of_empty(broker.url))
+    fill(broker.url, WARM_UP, asked.body, asked.frame)
+    asyncio.run(drain(broker.url, WARM_UP))
+    sleep(SETTLE_S)
     empty_mib = broker.resident_mib()
     queues = [QUEUE, *(f"{QUEUE}-{number}" for number in range(1, asked.queues))]
-    each = asked.messages // asked.queues
+    each, started_cpu_s = asked.messages // asked.queues, broker.cpu_s()
     rate = min(fill(broker.url, each, asked.body, asked.frame, name) for name in queues)
+    cpu_us, filled_mib = (broker.cpu_s() - started_cpu_s) * 1e6, broker.resident_mib()
+    sleep(SETTLE_S)
+    grown_mib = broker.resident_mib() - empty_mib
     print(
         f"filled: messages={asked.messages} body={asked.body} frame={asked.frame} "
-        f"queues={asked.queues} per_s={rate:.0f} "
-        f"memory_empty_mib={empty_mib:.0f} memory_mib={broker.resident_mib():.0f} "
+        f"queues={asked.queues} per_s={rate:.0f} cpu_us={cpu_us / asked.messages:.2f} "
+        f"memory_empty_mib={empty_mib:.0f} memory_mib={filled_mib:.0f} "
+        f"memory_after_3_s_mib={broker.resident_mib():.0f} bytes_each={grown_mib * MIB / asked.messages:.2f} "
         f"disk_mib={broker.disk_mib():.0f}",
         flush=True,
     )
@@ -243,11 +256,12 @@ def measure(broker: Broker, asked: argparse.Namespace) -> None:
         broker.kill()
         print("restarted:", asyncio.run(restarted(broker)), flush=True)
     if asked.drain:
+        started_cpu_s = broker.cpu_s()
         rate = asyncio.run(drain(broker.url, asked.messages - asked.kills))
-        drained_mib = broker.resident_mib()
-        asyncio.run(asyncio.sleep(3))
+        cpu_us, drained_mib = (broker.cpu_s() - started_cpu_s) * 1e6, broker.resident_mib()
+        sleep(SETTLE_S)
         print(
-            f"drained: per_s={rate:.0f} memory_mib={drained_mib:.0f} "
+            f"drained: per_s={rate:.0f} cpu_us={cpu_us / asked.messages:.2f} memory_mib={drained_mib:.0f} "
             f"memory_after_3_s_mib={broker.resident_mib():.0f} disk_mib={broker.disk_mib():.0f}"
         )
 

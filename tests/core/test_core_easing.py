@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import pytest
 from harness import World, cold_runs
 
 from minibrokerd.core.durable import paging
-from minibrokerd.core.model import paces
+from minibrokerd.core.model import cold, paces
 from minibrokerd.core.model.inputs import Freeze
+from minibrokerd.core.model.messages import Span
 from minibrokerd.core.model.sums import Sums
 
 
@@ -75,6 +78,20 @@ def test_a_pace_falls_by_half_while_nothing_is_taken() -> None:
     assert pace.soon(2 * paces.WINDOW_MS - 1, 100) == first, "a window is not over"
     assert pace.soon(2 * paces.WINDOW_MS, 100) == first // 2
     assert pace.soon(3 * paces.WINDOW_MS, 200) == first
+    assert pace.soon(6 * paces.WINDOW_MS, 200) == first // 8
+
+
+def test_the_pace_of_who_receives_now_and_then_counts() -> None:
+    """Between two calls he is no consumer of the queue."""
+    world = filled(100)
+    client = world.hello()
+    assert ease(world) == 98
+    world.thaw()
+    for _ in range(2):
+        world.advance(paces.WINDOW_MS // 2)
+        client.settle("ack", *client.receive_all("q", 2))
+    ready = world.lanes("q")[0].ready
+    assert ease(world) == ready - 4 * 1_000 // paces.WINDOW_MS * paces.SOON_MS // 1_000
 
 
 @pytest.mark.parametrize("kind", ["memory", "ttl"])
@@ -108,3 +125,26 @@ def test_a_few_that_cannot_leave_do_not_keep_those_behind_them(
         got.append(message.body)
         client.settle("ack", message)
     assert got == [b"%d" % number for number in range(20)]
+
+
+def test_what_is_ahead_is_counted_once_a_stretch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While enough is in memory a hand-out does not look at each of its spans."""
+    monkeypatch.setattr(paging, "AHEAD_MESSAGES", 8)
+    monkeypatch.setattr(cold, "CHUNK_FRAMES", 4)
+    world = filled(100, frame=2)
+    assert ease(world) == 92
+    counts: list[int] = []
+    count = paging._spans_ahead
+
+    def counted(fresh: deque[Span]) -> int:
+        counts.append(len(fresh))
+        return count(fresh)
+
+    monkeypatch.setattr(paging, "_spans_ahead", counted)
+    client = world.hello()
+    client.consume("q", prefetch=1)
+    for number in range(100):
+        (message,) = client.messages()
+        assert message.body == b"%d" % number
+        client.settle("ack", message)
+    assert len(counts) <= 2 * 100 // (4 * 2), "one that asks for a stretch, and one that finds it"

@@ -164,6 +164,13 @@ def test_the_heap_is_trimmed_once_when_enough_came_and_nothing_comes_any_more(
     for step in steps:
         step()
     assert trims == [1]
+    shell.pager.wrote(pager.SECOND_BYTES)
+    for step in shell.due():
+        step()
+    assert trims == [1]
+    shell.pager.ease()
+    shell.pager.ease()
+    assert trims == [1, 1], "a second later less is enough, once"
 
 
 def test_memory_is_full_of_what_one_message_keeps() -> None:

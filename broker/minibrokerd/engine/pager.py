@@ -27,6 +27,7 @@ MUCH_BYTES: Final = EASY_BYTES // 8  # a step that lets go less is the last one
 STEP_S: Final = 0.01  # between such steps
 QUIET_S: Final = 0.1  # without a look because of what was written: memory is looked after
 GIVE_BACK_BYTES: Final = 8 * LOOK_BYTES  # that came and went, of which the heap may keep holes
+SECOND_BYTES: Final = 2 * LOOK_BYTES  # the same where that was not tried for a second
 MOST_HOT_BYTES: Final = (
     96 * 1024 * 1024
 )  # more brings nothing: it is read back faster than it is handed out
@@ -104,16 +105,16 @@ class Pager:
     def ease(self) -> None:
         """Let what is not needed soon leave memory, in steps; called once a second."""
         if self._easing is None:
-            self._ease_on()
+            self._ease_on(SECOND_BYTES)
 
-    def _ease_on(self) -> None:
+    def _ease_on(self, hole_bytes: int = GIVE_BACK_BYTES) -> None:
         self._easing = None
         is_quiet, self._is_quiet = self._is_quiet, True
         if self._ease(EASY_BYTES) >= MUCH_BYTES:
             self._easing = self._loop.call_later(STEP_S, self._ease_on)
         elif not is_quiet:
             self._easing = self._loop.call_later(QUIET_S, self._ease_on)
-        elif self._passed_bytes >= GIVE_BACK_BYTES:
+        elif self._passed_bytes >= hole_bytes:
             self._passed_bytes = 0
             give_back()
 

@@ -41,10 +41,10 @@ from minibrokerd.core.model.walks import ReadForWalk
 from minibrokerd.log.seam import Record
 
 AHEAD_MESSAGES: Final = (
-    2_048  # read back before they are needed: two deliveries of the largest size
+    4_096  # read back before they are needed: four deliveries of the largest size
 )
 AHEAD_BYTES: Final = 4 * 1024 * 1024
-AHEAD_SPANS: Final = 256  # of these so many are looked at
+AHEAD_SPANS: Final = 512  # of these so many are looked at
 _SOME: Final = TYPE_OF[CopySomeMeta]
 _WITH_BODIES: Final = [TYPE_OF[kind] for kind in (PublishMeta, *COPIED_RUNS)]
 COPY_RUN_BYTES: Final = 100  # a copy of a span beside its bodies, about
@@ -53,7 +53,7 @@ EASY_LOOKS: Final = 2_000  # the same where nothing is short
 # To read a frame back takes about 15 us, however large it is: where nothing is short, one that has less leaves
 # only when it has waited for long.
 SMALL_BYTES: Final = 4 * 1024
-YOUNG_MS: Final = 10_000
+YOUNG_MS: Final = 30_000
 FEW: Final = (
     16  # spans in a row that cannot leave: for the sake of those behind them they are put aside
 )
@@ -61,7 +61,15 @@ FEW: Final = (
 
 def read_ahead(store: Store, queue: Queue, lanes: Lanes) -> None:
     """Ask for the next stretch of what is cold in lanes that give next, unless enough is in memory before it."""
-    if not _has_enough(lanes.default.fresh):
+    lane = lanes.default
+    if lane.reading:
+        return
+    run, fresh = lane.cold[0], lane.fresh
+    if run.ahead and len(fresh) >= run.ahead:
+        return
+    # Counted from the end, where nothing comes before the next stretch does: once is enough, not at each hand-out.
+    run.ahead = _spans_ahead(fresh)
+    if not run.ahead:
         read_next(store, queue, lanes)
 
 
@@ -105,8 +113,11 @@ def absorb(lane: Lane, run: ColdRun, upto: int) -> None:
         del lane.cold[behind]
 
 
-def _has_enough(fresh: deque[Span]) -> bool:
-    return len(fresh) >= AHEAD_MESSAGES or _enough(islice(fresh, AHEAD_SPANS)) is not None
+def _spans_ahead(fresh: deque[Span]) -> int:
+    """Return how many of the last spans are enough to have in memory; 0: all of them are not."""
+    if len(fresh) >= AHEAD_MESSAGES:
+        return AHEAD_MESSAGES
+    return _enough(islice(reversed(fresh), AHEAD_SPANS)) or 0
 
 
 def _enough(spans: Iterable[Span], soon: int = 0) -> int | None:
@@ -148,14 +159,12 @@ def freeze(store: Store, command: Freeze) -> None:
 def _soon(store: Store, queue: Queue) -> int | None:
     """Return how many messages of a queue will be handed out soon; None: it is not known yet."""
     group, large = queue.group, store.sums.large
-    if not group.consumer_count:
-        large[queue] = None
-        return 0
     delivered = group.counters["delivered"]
     pace = large[queue]
     if pace is None:
         pace = large[queue] = Pace(store.now_ms, delivered)
-    return pace.soon(store.now_ms, delivered)
+    soon = pace.soon(store.now_ms, delivered)
+    return 0 if soon is None and not group.consumer_count else soon
 
 
 def _part(lane: Lane, soon: int) -> bool:
@@ -268,6 +277,7 @@ def loaded(store: Store, command: Loaded) -> None:
         high += 1
         if asked.forward_bytes:
             bytes_left -= sum(map(_copy_bytes, living or ()))
+    run.ahead = 0
     share = run.read_back(high)
     queue.count_run_out(share)
     position = lane.cold.index(run)

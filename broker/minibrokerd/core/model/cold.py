@@ -15,7 +15,9 @@ from typing import Any, Final
 from minibrokerd.core.model.extents import Extent, Shelf
 
 CHUNK_BYTES: Final = 1024 * 1024  # of the log that are read back in one go
-CHUNK_FRAMES: Final = 2_000  # and frames: turning one back into messages takes about 5 us
+CHUNK_FRAMES: Final = (
+    500  # and frames: turning one back into messages takes about 10 us of the loop
+)
 
 
 class ColdRun:
@@ -26,6 +28,7 @@ class ColdRun:
     """
 
     __slots__ = (
+        "ahead",
         "at",
         "batch",
         "cost",
@@ -47,6 +50,7 @@ class ColdRun:
         self.ready_at_ms = ready_at_ms
         self.firsts = array("I")  # of each frame, less `first`
         self.at = 0
+        self.ahead = 0  # of the first run: with so many spans before it in memory it is not read; 0: not known
         self.left = 0
         self.cost = 0
         self.gone: list[tuple[int, int]] = []

@@ -26,11 +26,11 @@ class Pace:
     def soon(self, now_ms: int, delivered: int) -> int | None:
         """Return how many messages will be handed out soon, at a guess; None: it is not known yet.
 
-        Who pauses for a moment goes on as before: a pace falls by half at most.
+        Who pauses for a moment goes on as before: in each window a pace falls by half at most.
         """
         passed_ms = now_ms - self._since_ms
         if passed_ms >= WINDOW_MS:
             per_s = (delivered - self._delivered) * 1_000 // passed_ms
-            self._per_s = max(per_s, self._per_s // 2)
+            self._per_s = max(per_s, self._per_s >> min(passed_ms // WINDOW_MS, 64))
             self._since_ms, self._delivered, self._is_known = now_ms, delivered, True
         return self._per_s * SOON_MS // 1_000 if self._is_known else None
