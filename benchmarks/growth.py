@@ -6,8 +6,8 @@
 
 A real broker is filled through the client, killed, started again, and asked for a message; with `--drain` all is
 consumed then. Each line ends with what was measured: resident memory of the server and its CPU time a message,
-bytes of its data directory, and the time from exec until it listens, hands a message out, and confirms a publish. With
-`--past`, messages that wait see so many others pass, and the most that the log took of the disk is told.
+bytes of its data directory, and the time from exec until it listens, hands a message out, and confirms a publish.
+With `--past`, messages that wait see so many others pass, and the most that the log took of the disk is told.
 """
 
 from __future__ import annotations
