@@ -25,6 +25,11 @@ WORLD = frozenset(
     )
 )
 ASSERTING = frozenset({"raises", "fail", "AssertionError"})  # of pytest, or raised
+# Work that is killed in its middle; nothing waits for its end.
+TAKE_THEIR_TIME = (
+    "tests/contrib/test_celery_chords_killed.py",
+    "tests/contrib/test_killed_libraries.py",
+)
 FILE_FIXTURES = frozenset(
     {"tmp_path", "tmp_path_factory", "tmpdir", "start_broker", "broker_server"}
 )
@@ -43,6 +48,40 @@ def _sleeps(call: ast.Call) -> bool:
     if ast.unparse(call.func).rpartition(".")[2] != "sleep":
         return False
     return [ast.unparse(argument) for argument in call.args] != ["0"]
+
+
+def test_no_program_that_a_test_writes_sleeps_to_wait_for_an_event() -> None:
+    """It may look again and again, have no end, or be work that takes its time: those files are named."""
+    found = offenders(python_files(TESTS), _sleeping_sources)
+    assert sorted(found) == sorted(TAKE_THEIR_TIME), found
+
+
+def _sleeping_sources(path: Path) -> Iterator[int]:
+    for node in nodes(path):
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and "sleep(" in node.value
+        ):
+            for call in _sleeps_outside_loops(node.value):
+                yield node.lineno + call.lineno - 1
+
+
+def _sleeps_outside_loops(source: str) -> list[ast.Call]:
+    """Return the calls of a source that sleep; none of what is no Python."""
+    try:
+        whole = ast.parse(source)
+    except SyntaxError:
+        return []
+    looking = {
+        inner for loop in ast.walk(whole) if isinstance(loop, ast.While) for inner in ast.walk(loop)
+    }
+    calls = (node for node in ast.walk(whole) if isinstance(node, ast.Call))
+    return [call for call in calls if call not in looking and _sleeps(call) and not _for_ever(call)]
+
+
+def _for_ever(call: ast.Call) -> bool:
+    return [ast.unparse(argument) for argument in call.args] == ["3600"]
 
 
 def test_each_test_asserts_something() -> None:

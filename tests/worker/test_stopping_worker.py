@@ -253,8 +253,14 @@ import threading
 @app.handler("jobs")
 async def work(message):
     threading.Thread(target=threading.Event().wait, name="mine").start()
-    asyncio.ensure_future(asyncio.to_thread(threading.Event().wait))
-    await asyncio.sleep(0.1)
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+    def never_ends():
+        loop.call_soon_threadsafe(begun.set)
+        threading.Event().wait()
+
+    asyncio.ensure_future(asyncio.to_thread(never_ends))
+    await begun.wait()
 """,
         "--burst",
     )
