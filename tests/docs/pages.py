@@ -36,7 +36,7 @@ minibroker() {
         *) %s "$@" ;;
     esac
 }
-trap 'for job in $(jobs -p); do kill -KILL -- -$job; done' EXIT
+trap 'kill -KILL $(jobs -p)' EXIT
 """
 PROGRAMS = Path(sys.executable).parent
 KILLED = "kill -KILL"
