@@ -210,7 +210,11 @@ class Laws:
         """Whether a step was done, or nothing is left that would tell: all that it published may have gone."""
         return step.is_there or all(
             each.outcome == UNKNOWN
-            and (self._may_have_expired(each) or each.queue in self.drops_oldest)
+            and (
+                self._may_have_expired(each)
+                or each.queue in self.drops_oldest
+                or self._checker.may_be_removed(each)
+            )
             for each in step.intents
         )
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import sim_world
-from checker import Checker, Handed, History, Intent
+from checker import UNKNOWN, Checker, Handed, History, Intent, Removal
 from sim_client import Work
 from sim_disk import FaultyDisk
 from sim_impatient import ImpatientClient
@@ -128,6 +129,18 @@ def test_all_say_the_same_settings_of_a_queue() -> None:
     assert world.settings["q0"]["max_messages"] == 3
     declared = world.clients[0].machine.declarations.declare("q0", {}, overwrite=False)
     assert declared.settings == world.settings["q0"]
+
+
+def test_a_step_may_be_done_whose_messages_a_purge_took() -> None:
+    """Nobody heard its answer, and nothing is left that tells: what it acked was taken for lost."""
+    world = World(15, borders=True, capabilities=("step",))
+    acked, published = (Intent(body, "p0.1", "q0", 0, 0, True) for body in (b"1", b"2"))
+    work = SimpleNamespace(history=SimpleNamespace(intent=acked))
+    world.laws.steps.append(Step(cast("Work", work), 0, [published]))
+    published.outcome = UNKNOWN
+    assert not world.laws.may_have_ended(acked)
+    world.checker.removals.append(Removal("q0", 1))
+    assert world.laws.may_have_ended(acked)
 
 
 def test_what_gave_way_is_known_behind_a_deletion_that_came_to_nothing() -> None:
