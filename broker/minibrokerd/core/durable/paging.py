@@ -50,10 +50,8 @@ _WITH_BODIES: Final = [TYPE_OF[kind] for kind in (PublishMeta, *COPIED_RUNS)]
 COPY_RUN_BYTES: Final = 100  # a copy of a span beside its bodies, about
 LOOKS: Final = 20_000  # spans that one apply turns into places, about 15 ms
 EASY_LOOKS: Final = 2_000  # the same where nothing is short
-# To read a frame back takes about 15 us, however large it is: where nothing is short, one that has less leaves
-# only when it has waited for long.
+# To read a frame back takes about 15 us, however large it is: where nothing is short, one that has less stays.
 SMALL_BYTES: Final = 4 * 1024
-YOUNG_MS: Final = 30_000
 FEW: Final = (
     16  # spans in a row that cannot leave: for the sake of those behind them they are put aside
 )
@@ -185,7 +183,7 @@ def _freeze_lane(
     while late and frozen < most_bytes and looked < looks:
         if store.synced < late[0].block.batch < NEVER:
             break  # its record is not safe yet, and no record behind it is
-        if is_easy and not _leaves_easily(store, late):
+        if is_easy and not _leaves_easily(late):
             break
         span = late.popleft()
         looked += 1
@@ -198,13 +196,11 @@ def _freeze_lane(
     return frozen, looked
 
 
-def _leaves_easily(store: Store, late: deque[Span]) -> bool:
-    """Whether the first span of those that may leave is worth it, or one that is stands close behind it."""
+def _leaves_easily(late: deque[Span]) -> bool:
+    """Whether the first span that may leave is worth it; others stand before it, but only a few."""
     for span in islice(late, FEW):
         if _is_whole(span):
-            block = span.block
-            is_small = block.cost(span.first, span.stop) < SMALL_BYTES
-            return not is_small or span.ready_at_ms + YOUNG_MS <= store.now_ms
+            return span.block.cost(span.first, span.stop) >= SMALL_BYTES
     return False
 
 
