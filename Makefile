@@ -86,10 +86,10 @@ setup: $(VENV)/.develop-ready
 serve: $(VENV)/.serve-ready
 	@exec $(BIN)/minibroker serve $(if $(PORT),--port $(PORT))
 
-# Files side by side, in processes forked off one that has collected them: tests/support/side_by_side.py. More of them
-# than a small machine has cores: they wait for processes and disks as long as they compute. The slowest first: tests/conftest.py.
+# Files side by side, each in one process: the tests of a file share what they start. More of them than a small
+# machine has cores: they wait for processes and disks as long as they compute. The slowest first: tests/conftest.py.
 test: $(VENV)/.develop-ready
-	@$(BIN)/python -m pytest --quiet --side-by-side $(or $(JOBS),6)
+	@$(BIN)/python -m pytest --quiet --numprocesses $(or $(JOBS),5) --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.develop-ready
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }

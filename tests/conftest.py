@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from support.broker import BrokerServer, StartBroker
-from support.side_by_side import SideBySide
 from support.warm import CLAIMS
 
 
@@ -112,15 +111,8 @@ def broker_server(start_broker: StartBroker) -> BrokerServer:
     return start_broker()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """`make test` says --side-by-side 6; see support/side_by_side.py."""
-    parser.addoption("--side-by-side", type=int, default=0, metavar="PROCESSES")
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Make the folder by which the processes of a run agree on who is first; see support/warm.py."""
-    if process_count := config.getoption("--side-by-side"):
-        config.pluginmanager.register(SideBySide(process_count))
     if CLAIMS not in os.environ:
         folder = TemporaryDirectory(prefix="minibroker-tests-")
         os.environ[CLAIMS] = folder.name
