@@ -91,6 +91,36 @@ def test_an_ack_says_it_for_what_comes_next() -> None:
     world.check()
 
 
+@pytest.mark.parametrize("is_answered", [False, True])
+def test_a_frame_that_comes_twice_says_it_once(is_answered: bool) -> None:
+    world = World()
+    client = waiting(world, prefetch=2, says=False)
+    say(client)
+    sequence = client.sequence
+    if is_answered:
+        client.answered_below = sequence + 1
+        part, columns = settle_part("ack", "q", [])
+        client.sequenced([part], columns)
+    client.inbox.clear()
+    publish(world)
+    assert handed(client)[1]
+    client.resend(sequence)
+    client.inbox.clear()
+    publish(world)
+    assert not handed(client)[1]
+    world.check()
+
+
+def test_a_frame_that_is_refused_says_nothing() -> None:
+    world = World()
+    client = waiting(world, says=False)
+    part, columns = settle_part("ack", "q", [(1, 1, 1, 1)])
+    answer = client.sequenced([part], columns, step=1, waits=1)
+    assert answer["code"] == "lease_lost"
+    publish(world)
+    assert not handed(client)[1]
+
+
 def test_of_several_together_none_is_begun() -> None:
     world = World()
     client = waiting(world, prefetch=2)

@@ -291,12 +291,13 @@ def _frame(store: Store, frame: Frame) -> None:
     if connection.silent:
         connection.silent = False
         line_up_all(store, connection)
-    if frame.waits is not None and (consumer := connection.consumers.get(frame.waits)):
-        consumer.waits = True
     try:
         if frame.sequence is not None:
             _sequenced(store, frame, frame.sequence)
-        elif frame.parts[0].row.alone:
+            return
+        if frame.waits is not None and (consumer := connection.consumers.get(frame.waits)):
+            consumer.waits = True
+        if frame.parts[0].row.alone:
             _request(store, frame)
         else:
             _unsequenced(store, frame)
@@ -379,9 +380,10 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
         store.note_outcomes(session, store.open_batch)
     session.seen_ms = store.now_ms
     if recorded and not store.effects.has_outcome:
-        meta = session.record_of(sequence, store.unix_ms)
-        store.emit(meta, lost)
+        store.emit(session.record_of(sequence, store.unix_ms), lost)
     connection = store.connections[frame.connection]
+    if frame.waits is not None and (consumer := connection.consumers.get(frame.waits)):
+        consumer.waits = True  # not said by what is refused, nor again by what comes twice
     if connection.confirms_many and not lost and rests_on > store.synced:
         confirm_with_others(store, connection, sequence, results, rests_on)
     else:
