@@ -55,8 +55,9 @@ STEP_MUTANTS: Final = (
     Mutant(
         "a start forgets which follow-ups were duplicates",
         "core/core.py",
-        "        store.emit(meta, lost)\n",
-        '        store.emit(meta, b"" if frame.is_step else lost)\n',
+        "        store.emit(session.record_of(sequence, store.unix_ms), lost)\n",
+        '        kept = b"" if frame.is_step else lost\n'
+        "        store.emit(session.record_of(sequence, store.unix_ms), kept)\n",
         (*STEPS, "model"),
         "4.4: the answer to a frame that comes again after a crash names another message",
     ),
