@@ -80,6 +80,37 @@ async def test_a_handler_that_waits_gets_its_message_begun(
     assert said.count("begin") == 1  # of the first one: nothing had been said before it
 
 
+async def test_it_is_not_said_while_another_handler_of_the_loop_is_at_work(
+    frames: Frames, near: Callable[[], Any]
+) -> None:
+    """That one may compute for longer than the lease: nobody would renew what lies in the socket meanwhile."""
+    broker, producer = await near(), await near()
+    started, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def consume(messages: Any) -> None:
+        async for message in messages:
+            if message.body == b"long":
+                started.set()
+                await goes_on.wait()
+            await message.ack()
+
+    def acks() -> list[bool]:
+        return ["waits" in header for ops, header in frames if "ack" in ops]
+
+    async with broker.queue("q").consume(prefetch=2) as messages:
+        tasks = [asyncio.create_task(consume(messages)) for _ in range(2)]
+        await producer.queue("q").publish(b"long")
+        await started.wait()
+        await producer.queue("q").publish(b"short")
+        await until(lambda: len(acks()) == 1)
+        goes_on.set()
+        await until(lambda: len(acks()) == 2)
+        assert acks() == [False, True]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
 def test_a_thread_that_waits_does_so_too(frames: Frames) -> None:
     got, is_over = queue.Queue[int](), threading.Event()
 

@@ -121,6 +121,20 @@ def test_a_frame_that_is_refused_says_nothing() -> None:
     assert not handed(client)[1]
 
 
+def test_what_comes_for_another_consumer_of_the_connection_uses_it_up() -> None:
+    """Its handler may hold up the loop in which the first one waits."""
+    world = World()
+    client = waiting(world, says=False)
+    client.consume("other", consumer=2)
+    client.inbox.clear()
+    say(client)
+    world.hello("producer").publish("other", b"x")
+    assert not handed(client)[1]
+    publish(world)
+    assert not handed(client)[1]
+    assert states(world) == (0, 1, 0)
+
+
 def test_of_several_together_none_is_begun() -> None:
     world = World()
     client = waiting(world, prefetch=2)

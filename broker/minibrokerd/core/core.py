@@ -295,8 +295,8 @@ def _frame(store: Store, frame: Frame) -> None:
         if frame.sequence is not None:
             _sequenced(store, frame, frame.sequence)
             return
-        if frame.waits is not None and (consumer := connection.consumers.get(frame.waits)):
-            consumer.waits = True
+        if frame.waits is not None:
+            connection.waits = connection.consumers.get(frame.waits)
         if frame.parts[0].row.alone:
             _request(store, frame)
         else:
@@ -382,8 +382,8 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
     if recorded and not store.effects.has_outcome:
         store.emit(session.record_of(sequence, store.unix_ms), lost)
     connection = store.connections[frame.connection]
-    if frame.waits is not None and (consumer := connection.consumers.get(frame.waits)):
-        consumer.waits = True  # not said by what is refused, nor again by what comes twice
+    if frame.waits is not None:  # not said by what is refused, nor again by what comes twice
+        connection.waits = connection.consumers.get(frame.waits)
     if connection.confirms_many and not lost and rests_on > store.synced:
         confirm_with_others(store, connection, sequence, results, rests_on)
     else:

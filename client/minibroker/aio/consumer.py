@@ -138,6 +138,17 @@ class Consumer(Subscription, Generic[Body]):
             driver.give_back(messages)
             raise
 
+    def is_free(self) -> bool:
+        """Whether somebody waits, and no handler of this loop is at work.
+
+        One that computes for longer than a lease would keep the loop from reading a message that was begun for
+        another, and nobody would know that its lease is to be renewed.
+        """
+        for delivery in self._driver.session.deliveries.values():
+            if delivery.open > 0:
+                return False
+        return not self._ended and bool(self._live_waiters())
+
     async def _more(self) -> None:
         """Return when the buffer may have something; StopAsyncIteration when nothing will come."""
         if self._ended:

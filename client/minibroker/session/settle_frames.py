@@ -197,7 +197,7 @@ def _write(
         "sequence": window.next_sequence,
         "answered_below": window.answered_below,
     }
-    if waiting is not None and waiting.is_waiting():
+    if waiting is not None and waiting.is_free():
         header["waits"] = waiting.number
     frame = pack_parts(parts, header)
     window.add(frame, parts, now_ms)

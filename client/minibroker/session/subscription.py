@@ -104,6 +104,8 @@ class Subscription:
         """Whether somebody would begin the next message as soon as it came."""
         return not self._ended and len(self._buffer) < self._live_waiters()
 
+    is_free = is_waiting  # as far as whoever reads what comes is: then the server may begin it
+
     def _live_waiters(self) -> int:
         return sum(not waiter.done() for waiter in self._waiters)
 

@@ -39,7 +39,6 @@ class Consumer:
         "since_ms",
         "timer",
         "waiting",
-        "waits",
     )
 
     def __init__(
@@ -71,7 +70,6 @@ class Consumer:
         # How many it worked on when it gave back what it had not begun: with so many it is busy. 0: it never did.
         self.at_work = 0
         self.waiting = False  # stands in the queue's line
-        self.waits = False  # its client has said that a handler waits, and got nothing since
 
     def credit(self) -> int:
         """Return how many messages more it may hold."""

@@ -206,6 +206,7 @@ class Connection:
         "session",
         "silent",
         "tokens",
+        "waits",
         "walks",
     )
 
@@ -229,6 +230,9 @@ class Connection:
         self.confirm: Outgoing | None = None
         self.confirmed = 0
         self.resting = False  # its client is paused
+        # Whose handler waits, as its client has said. Whatever comes for another consumer ends that, too: its
+        # handler may hold up the loop in which this one waits.
+        self.waits: Consumer | None = None
         self.walks = 0  # requests of it that are being worked on, in steps
         self.room = limits.OUTPUT_SOFT_BYTES  # what it may get before the shell has a turn to write
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from minibroker.contract import limits
 from minibrokerd.core.model.circuits import ended, spares
-from minibrokerd.core.model.deliveries import BegunSpan, Consumer, Delivery
+from minibrokerd.core.model.deliveries import BegunSpan, Delivery
 from minibrokerd.core.model.messages import CAUSES, MEMORY, Message, Span, State, runs_of
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AttemptMeta, BeginMeta
@@ -58,15 +58,12 @@ def begin_messages(store: Store, queue: Queue, messages: list[Message]) -> None:
     store.write_leases(BeginMeta, queue, messages)
 
 
-def begin_handed(
-    store: Store, queue: Queue, consumer: Consumer, delivery: Delivery, count: int
-) -> bool:
+def begin_handed(store: Store, queue: Queue, delivery: Delivery, count: int) -> bool:
     """Begin the one message of a delivery as it is handed to a handler that waits; False: its client begins it.
 
     What is marked is begun by its client alone, before anything else happens; and a lease that is so short could
     end while the delivery waits for a sync.
     """
-    consumer.waits = False
     if count != 1 or delivery.lease_ms < LEAST_LEASE_MS:
         return False
     messages = delivery.all_singles()

@@ -149,9 +149,10 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
     if is_keyed:
         header["keyed"] = True
         column += _keys(items, len(runs))
+    waits, connection.waits = connection.waits, None  # whatever comes uses the word up
     if consumer.request is None:
         header["consumer"] = consumer.number
-        if consumer.waits and begin_handed(store, queue, consumer, delivery, count):
+        if waits is consumer and begin_handed(store, queue, delivery, count):
             header["begun"] = True
         else:
             connection.tokens.add(token)
