@@ -26,9 +26,9 @@ class StoppedClock:
 
 
 def publish(peer: Peer, body: bytes, sequence: int = 1, **fields: object) -> dict[str, object]:
-    """Publish one message to q, and return the confirm."""
+    """Publish one message, to q if no queue is named, and return the confirm."""
     lengths = b"\0\0\0\0" + len(body).to_bytes(4, "little")
-    one = part("publish", queue="q", count=1, **fields)
+    one = part("publish", **{"queue": "q", "count": 1} | fields)
     peer.give(frame(one, sequence=sequence, answered_below=sequence, lengths=lengths, blob=body))
     (confirm,) = peer.take()
     assert confirm["op"] == "confirm"
@@ -197,3 +197,28 @@ def test_the_end_of_a_hold_is_not_missed_when_its_tick_came_early(
     go_on(hand, clock, 1_000)
     hand.settle()
     assert [each["op"] for each in peer.take()] == ["pong", "deliver"]
+
+
+def test_a_message_that_came_back_is_not_overtaken_by_one_that_came_in_with_its_record() -> None:
+    """The delivery of the first rests on the batch that the second one enters with: both are for one consumer."""
+    hand = Hand()
+    clock = StoppedClock(hand.server.engine.clock.now_ms())
+    hand.server.engine.clock = clock  # type: ignore[assignment]
+    producer, lost, worker = hand.login(), hand.login(), hand.login()
+    publish(producer, b"first")
+    lost.give(frame(part("receive", queue="q", count=1, lease_ms=LEASE_MS, wait_ms=0), request=1))
+    lost.transport.abort()
+    hand.settle()
+    worker.give(frame(part("consume", queue="q", consumer=1, prefetch=2), request=1)).take()
+    for sequence in range(
+        2, 5
+    ):  # batches that serve one client each, as those of lone publishers do
+        publish(producer, b"elsewhere", sequence, queue="other")
+    clock.ms += 10 * LEASE_MS
+    hand.server.engine.time_moved()  # the lease ends, and nothing is written yet
+    lengths = b"\0\0\0\0" + (6).to_bytes(4, "little")
+    one = part("publish", queue="q", count=1)
+    producer.give_chunk(frame(one, sequence=5, answered_below=5, lengths=lengths, blob=b"second"))
+    hand.settle()
+    came = [each["blob"] for each in worker.take() if each["op"] == "deliver"]
+    assert came == [b"first", b"second"]
