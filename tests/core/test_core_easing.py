@@ -10,7 +10,7 @@ from harness import World, cold_runs
 from minibrokerd.core.durable import paging
 from minibrokerd.core.model import cold, paces
 from minibrokerd.core.model.inputs import Freeze
-from minibrokerd.core.model.messages import Span
+from minibrokerd.core.model.messages import Block, Span
 from minibrokerd.core.model.sums import Sums
 
 
@@ -146,3 +146,27 @@ def test_what_is_ahead_is_counted_once_a_stretch(monkeypatch: pytest.MonkeyPatch
         assert message.body == b"%d" % number
         client.settle("ack", message)
     assert len(counts) <= 2 * 100 // (4 * 2), "one that asks for a stretch, and one that finds it"
+
+
+def test_a_step_looks_at_few_spans_and_moves_none_where_nothing_leaves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A backlog of lone messages that is drained fast: each step looked at what is handed out within 5 s."""
+    monkeypatch.setattr(paging, "NEAR_SPANS", 10, raising=False)
+    world = filled(100)
+    queue = world.queue("q")
+    fresh = queue.group.lanes.default.fresh
+    pace = queue.sums.large[queue] = paces.Pace(world.now_ms, 0)
+    monkeypatch.setattr(paces.Pace, "soon", lambda *_: 60)
+    looks: list[int] = []
+    count = Block.bytes_of
+
+    def counted(block: Block, first: int, stop: int) -> int:
+        looks.append(first)
+        return count(block, first, stop)
+
+    monkeypatch.setattr(Block, "bytes_of", counted)
+    world.apply(Freeze(2**62, is_easy=True))
+    assert pace is queue.sums.large[queue]
+    assert 0 < len(looks) <= 10
+    assert queue.group.lanes.default.fresh is fresh

@@ -50,6 +50,9 @@ _WITH_BODIES: Final = [TYPE_OF[kind] for kind in (PublishMeta, *COPIED_RUNS)]
 COPY_RUN_BYTES: Final = 100  # a copy of a span beside its bodies, about
 LOOKS: Final = 20_000  # spans that one apply turns into places, about 15 ms
 EASY_LOOKS: Final = 2_000  # the same where nothing is short
+NEAR_SPANS: Final = (
+    2_000  # then behind more of them that come next nothing leaves: each step looks at those
+)
 # To read a frame back takes about 15 us, however large it is: where nothing is short, one that has less stays.
 SMALL_BYTES: Final = 4 * 1024
 FEW: Final = (
@@ -148,7 +151,7 @@ def freeze(store: Store, command: Freeze) -> None:
             continue
         for lanes in reversed(queue.group.lanes.levels):  # a low priority waits for the longest
             lane = lanes.default
-            if not _part(lane, soon):
+            if not _part(lane, soon, is_easy):
                 continue
             frozen, looked = _freeze_lane(store, queue, lane, bytes_left, looks_left, is_easy)
             bytes_left, looks_left = bytes_left - frozen, looks_left - looked
@@ -165,10 +168,10 @@ def _soon(store: Store, queue: Queue) -> int | None:
     return 0 if soon is None and not group.consumer_count else soon
 
 
-def _part(lane: Lane, soon: int) -> bool:
+def _part(lane: Lane, soon: int, is_easy: bool) -> bool:
     """Part what comes next in a lane from what may leave; return whether anything may."""
     if not lane.cold:
-        _keep_near(lane, soon)
+        _keep_near(lane, soon, is_easy)
         return bool(lane.late)
     before = sum(span.stop - span.first for span in islice(lane.fresh, AHEAD_SPANS))
     return before + sum(run.left for run in lane.cold) >= soon
@@ -196,7 +199,7 @@ def _freeze_lane(
     return frozen, looked
 
 
-def _leaves_easily(late: deque[Span]) -> bool:
+def _leaves_easily(late: Iterable[Span]) -> bool:
     """Whether the first span that may leave is worth it; others stand before it, but only a few."""
     for span in islice(late, FEW):
         if _is_whole(span):
@@ -204,12 +207,17 @@ def _leaves_easily(late: deque[Span]) -> bool:
     return False
 
 
-def _keep_near(lane: Lane, soon: int = 0) -> None:
-    """Part the spans that come next, and those of so many messages, from those that may leave."""
-    count = _enough(lane.fresh, soon)
-    if count is not None:
-        near = deque(lane.fresh.popleft() for _ in range(count))
-        lane.fresh, lane.late = near, lane.fresh
+def _keep_near(lane: Lane, soon: int, is_easy: bool) -> None:
+    """Part the spans that come next, and those of so many messages, from those that may leave.
+
+    Where nothing is short none is moved before it is known that some will leave.
+    """
+    fresh = lane.fresh
+    count = _enough(islice(fresh, NEAR_SPANS) if is_easy else fresh, soon)
+    if count is None or (is_easy and not _leaves_easily(islice(fresh, count, count + FEW))):
+        return
+    near = deque(fresh.popleft() for _ in range(count))
+    lane.fresh, lane.late = near, fresh
 
 
 def _is_whole(span: Span) -> bool:
