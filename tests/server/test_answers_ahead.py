@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -107,6 +108,28 @@ def test_the_confirm_of_a_lone_publish_is_sent_by_whoever_synced_it(
     peer.transport.taken += pair[1].recv(4_096)
     (confirm,) = peer.take()
     assert (confirm["op"], confirm["sequence"]) == ("confirm", 4)
+
+
+def test_a_delivery_does_not_come_between_two_parts_of_a_confirm(
+    pair: tuple[socket.socket, socket.socket], peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that its own publisher waits for; the socket took a part of the confirm from the writer."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:5]))
+    peer.give(frame(part("consume", queue="q", consumer=1, prefetch=1), request=1)).take()
+    for sequence, queue in enumerate(("other", "other", "other", "q"), 1):
+        one = part("publish", queue=queue, count=1)
+        peer.hand.log.hold = queue != "q"
+        lengths = b"\0\0\0\0\2\0\0\0"
+        peer.give(
+            frame(one, sequence=sequence, answered_below=sequence, lengths=lengths, blob=b"hi")
+        )
+        if queue != "q":
+            peer.take()
+    ahead = pair[1].recv(4_096)
+    assert len(ahead) == 5
+    peer.transport.taken[:0] = ahead
+    assert sorted(each["op"] for each in peer.take()) == ["confirm", "deliver"]
 
 
 def test_a_welcome_is_not_sent_ahead(peer: Peer) -> None:

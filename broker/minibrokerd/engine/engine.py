@@ -341,8 +341,9 @@ class Engine:
         # one message that a consumer waits for, its handler is to start; the answer goes in the same turn.
         entering = self._core.store.entering
         is_awaited = self._lone > 2 and bool(entering and entering[0][1].group.consumers)
-        for outgoing in answers:  # a delivery that is among them stands in front of what comes in
-            is_awaited = is_awaited and outgoing.header["op"] == "confirm"
+        # A delivery that is among them stands in front of what comes in; of what was sent ahead a part has left.
+        for outgoing in answers:
+            is_awaited = is_awaited and outgoing.header["op"] == "confirm" and not outgoing.pieces
         if not is_awaited:
             self._send_all(answers)
         self._note_places()
