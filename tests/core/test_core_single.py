@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from core_client import Client, Delivered
-from harness import World
+from harness import TICK_MS, World
 from test_core_recalling import accept, give_back
+
+from minibroker.contract import limits
 
 LEASE_MS = 1_000
 
@@ -314,3 +316,135 @@ def test_an_event_says_who_takes_over() -> None:
     assert [(each["queue"], each["client"], each["after"]) for each in said] == [
         ("q", "second", "first")
     ]
+
+
+def lost_by(client: Client) -> list[Any]:
+    """Return what the welcome of a resume says is lost."""
+    runs: list[Any] = client.pop("welcome")["lost_runs"]
+    return runs
+
+
+def test_who_comes_back_goes_on_with_nothing_while_another_one_has_the_turn() -> None:
+    """The connection was lost with the begins; what waits still is lost to him like what was handed out since."""
+    world, first, second = made(count=6)
+    second.consume("q", prefetch=2, lease_ms=LEASE_MS)
+    messages = first.messages()
+    world.disconnect(first)
+    got = second.messages()
+    assert bodies(got) == [0, 1]
+    back = world.resume(first, messages)
+    assert sorted(lost_by(back)) == sorted(message.run for message in messages)
+    second.begin(*got)
+    second.settle("ack", *got)
+    assert bodies(second.messages()) == [2, 3]
+    assert back.settle("ack", messages[2])["lost_runs"] == [messages[2].run]
+    world.check()
+
+
+def test_who_comes_back_waits_for_one_that_has_the_turn_and_nothing_at_hand() -> None:
+    """What is published next is for that one."""
+    world, first, second = made(count=1)
+    messages = first.messages()
+    world.flow(second, paused=True)
+    world.disconnect(first)
+    assert active(second) == "second"
+    back = world.resume(first, messages)
+    assert lost_by(back) == [messages[0].run]
+    world.flow(second, paused=False)
+    assert bodies(second.messages()) == [0]
+    world.check()
+
+
+def test_who_comes_back_waits_for_what_a_receive_was_answered_with() -> None:
+    """That has the turn until it has ended, though no consumer stands for it any more."""
+    world, first, second = made(count=6)
+    second.cancel()
+    second.receive("q", 1, wait_ms=60_000)
+    messages = first.messages()
+    world.disconnect(first)
+    (got,) = second.messages()
+    back = world.resume(first, messages[1:])
+    assert lost_by(back) == [message.run for message in messages[1:]]
+    second.settle("ack", got)
+    back.consume("q", prefetch=4)
+    assert bodies(back.messages()) == [1, 2, 3, 4]
+    world.check()
+
+
+def test_who_comes_back_before_anybody_has_the_turn_goes_on() -> None:
+    """Nobody else gets anything before that has ended, and then it has ended for good."""
+    world, first, second = made(count=3)
+    second.cancel()
+    messages = first.messages()
+    world.disconnect(first)
+    back = world.resume(first, messages[1:])
+    assert lost_by(back) == []
+    second.consume("q", prefetch=4)
+    assert second.messages() == []
+    assert second.explain((1, 1))["by"] == "first"
+    back.settle("ack", *messages[1:])
+    assert bodies(second.messages()) == [0]
+    world.check()
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_after_a_restart_who_is_late_does_not_go_on_beside_the_next(is_late: bool) -> None:
+    """What he had begun stands in no record; in time it is his, for a start waits for him."""
+    world, first, _ = made(count=6)
+    messages = first.messages()
+    world.restart(clean=False, waits=True)
+    other = world.hello("other")
+    other.consume("q", prefetch=2)
+    assert other.messages() == []
+    if is_late:
+        world.advance(limits.RESUME_WAIT_MS + TICK_MS)
+        assert bodies(other.messages()) == [0, 1]
+    back = world.resume(first, messages[2:])
+    assert len(lost_by(back)) == (2 if is_late else 0)
+    if not is_late:
+        world.advance(limits.RESUME_WAIT_MS + TICK_MS)
+        assert other.messages() == []
+        back.settle("ack", *messages[2:])
+        assert bodies(other.messages()) == [0, 1]
+    world.check()
+
+
+def test_the_next_one_gets_nothing_before_the_end_of_what_was_at_work_is_safe() -> None:
+    """Else a crash gives the first one its message back, while the next one works on another."""
+    world = World(auto_sync=False)
+    first, second = world.hello("first"), world.hello("second")
+    first.publish("q", b"0", b"1")
+    first.set("q", active_consumers="one")
+    for each in (first, second):
+        each.consume("q", prefetch=1)
+    world.sync()
+    messages = first.messages()
+    first.begin(*messages)
+    world.sync()
+    first.cancel()
+    first.settle("ack", *messages)
+    assert active_in(world) == "second"
+    assert second.messages() == []
+    world.sync()
+    assert bodies(second.messages()) == [1]
+    world.check()
+
+
+def test_one_that_takes_turn_after_turn_waits_for_no_sync() -> None:
+    """What it had ended itself it knows."""
+    world = World(auto_sync=False)
+    client = world.hello()
+    client.publish("q", b"0", b"1")
+    client.set("q", active_consumers="one")
+    client.consume("q", prefetch=0)
+    world.sync()
+    (message,) = client.receive_all("q", 1)
+    client.settle("ack", message)
+    assert bodies(client.receive_all("q", 1)) == [1]
+
+
+def active_in(world: World) -> str:
+    """Return who has the turn; an answer would have to wait."""
+    single = world.queue("q").group.single
+    assert single is not None
+    return single.client

@@ -25,6 +25,7 @@ from minibrokerd.core.verbs.finding import take_cold
 from minibrokerd.core.verbs.pausing import drain_late, rest_or_work
 from minibrokerd.core.verbs.runs import read_runs
 from minibrokerd.core.verbs.takers import came_back, note_taking, taken_by
+from minibrokerd.core.verbs.turns import goes_on
 
 TAKE_BACK_LOOKS: Final = 10  # what a message that a client goes on with counts, about 10 us
 
@@ -296,7 +297,9 @@ def _may_go_on(store: Store, queue: Queue, session: Session, item: Item, token: 
         return False
     # A crash can lose hand-outs of the runs before this one only.
     lost_in_crash = item.token < token < store.epoch << COUNTER_BITS
-    return token == item.token or lost_in_crash
+    if token != item.token and not lost_in_crash:
+        return False
+    return not store.sums.singles or goes_on(queue.group, session)
 
 
 def _begin_again(

@@ -6,11 +6,13 @@ begun has ended: so no two consumers ever have messages of the queue, and what f
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Final
 
 from minibroker.contract.wire import pack_runs
 from minibrokerd.core.model.deliveries import Consumer
 from minibrokerd.core.model.group import Group
+from minibrokerd.core.model.sessions import Session
 from minibrokerd.core.model.single import Single
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs.recalling import newest_held
@@ -39,6 +41,23 @@ def has_turn(store: Store, group: Group) -> bool:
     return False
 
 
+def goes_on(group: Group, session: Session) -> bool:
+    """Whether one that comes back may go on with what waits; then nobody has the turn before that has ended.
+
+    Not while somebody has it, or another session has not ended what it began. One of the deliveries says whose all
+    are; it may not where several had some as the setting came.
+    """
+    single = group.single
+    if single is None:
+        return True
+    if single.holder is not None and single.holder.active:
+        return False
+    if any(each.session != session.id for each in islice(group.deliveries.values(), 1)):
+        return False
+    single.holder, single.client = None, session.client
+    return True
+
+
 def _stands_still(store: Store, consumer: Consumer) -> bool:
     """Whether a consumer takes nothing: it let a lease end and was not heard of since, or it is paused."""
     connection = store.connections[consumer.connection]
@@ -59,6 +78,9 @@ def _take_turn_from(store: Store, group: Group, single: Single, holder: Consumer
 
 def _give_turn_to(store: Store, group: Group, single: Single, consumer: Consumer) -> None:
     after, single.client = single.client, store.connections[consumer.connection].session.client
+    if single.holder is None or single.holder.session != consumer.session:
+        # A crash must not undo the end of what another one had, while this one works on what follows.
+        consumer.batch = max(consumer.batch, group.queue.last_batch)
     single.leave(consumer)
     single.holder, single.since_unix_ms = consumer, store.unix_ms
     group.stand_in_line(consumer)
