@@ -116,7 +116,7 @@ ASKS = {
     "stats": (),
     "peek": ("mail",),
     "message": ("show", "mail", "1-0"),
-    "check": ("--disk-free", "off", "--consumers-gone", "off"),
+    "check": ("--disk-free", "off", "--consumers-gone", "off", "--sync-p99", "off"),
     "events": (),
     "top": ("--once", "--every", "100ms"),
     "connections": (),
