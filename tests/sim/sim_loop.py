@@ -22,16 +22,26 @@ class Life:
         self.over = False
         self.frozen_until_us = 0
 
+    def stop_until(self, until_us: int) -> None:
+        """Let it stand still until then, or for as long as it does already."""
+        self.frozen_until_us = max(self.frozen_until_us, until_us)
+
 
 class Handle:
     """One callback to come."""
 
-    __slots__ = ("_when_us", "arguments", "callback", "life")
+    __slots__ = ("_when_us", "arguments", "callback", "life", "order")
 
     def __init__(
-        self, when_us: int, callback: Callable[..., object], arguments: tuple[Any, ...], life: Life
+        self,
+        when_us: int,
+        count: int,
+        callback: Callable[..., object],
+        arguments: tuple[Any, ...],
+        life: Life,
     ) -> None:
         self._when_us = when_us
+        self.order = when_us, count  # also of what is late, however often its life stood still
         self.callback: Callable[..., object] | None = callback
         self.arguments = arguments
         self.life = life
@@ -81,7 +91,7 @@ class SimulatedLoop:
         self.early = early
         self.now_us = 0
         self.events = 0
-        self._timers: list[tuple[int, int, Handle]] = []
+        self._timers: list[tuple[int, tuple[int, int], Handle]] = []
         self._ready: deque[Handle] = deque()
         self._count = 0
 
@@ -89,16 +99,21 @@ class SimulatedLoop:
         self, when_us: int, life: Life, callback: Callable[..., object], *arguments: Any
     ) -> Handle:
         """Have something called at an instant."""
-        handle = Handle(max(when_us, self.now_us), callback, arguments, life)
-        self._count += 1
-        heapq.heappush(self._timers, (handle._when_us, self._count, handle))
+        handle = self._handle(max(when_us, self.now_us), life, callback, arguments)
+        heapq.heappush(self._timers, (handle._when_us, handle.order, handle))
         return handle
 
     def soon(self, life: Life, callback: Callable[..., object], *arguments: Any) -> Handle:
         """Have something called in the next turn."""
-        handle = Handle(self.now_us, callback, arguments, life)
+        handle = self._handle(self.now_us, life, callback, arguments)
         self._ready.append(handle)
         return handle
+
+    def _handle(
+        self, when_us: int, life: Life, callback: Callable[..., object], arguments: tuple[Any, ...]
+    ) -> Handle:
+        self._count += 1
+        return Handle(when_us, self._count, callback, arguments, life)
 
     def run_until(self, end_us: int, stop: Callable[[], bool] = lambda: False) -> None:
         """Let time pass; returns early when `stop` says so, which is asked before each step of time."""
@@ -113,9 +128,8 @@ class SimulatedLoop:
                 handle = self._ready.popleft()
                 if handle.callback is not None and not handle.life.over:
                     if handle.life.frozen_until_us > self.now_us:
-                        self._count += 1
                         due_us = handle.life.frozen_until_us
-                        heapq.heappush(self._timers, (due_us, self._count, handle))
+                        heapq.heappush(self._timers, (due_us, handle.order, handle))
                         continue
                     self.events += 1
                     handle.callback(*handle.arguments)

@@ -61,7 +61,7 @@ class SimulatedWriter:
         """The loop does it, as often as not where it may; a disk that hangs has the whole broker stand still."""
         if not self.is_idle or self.failed is not None or self._random.random() < 0.5:
             return False
-        self._loop.life.frozen_until_us = self._loop.world.now_us + self._latency_us()
+        self._loop.life.stop_until(self._loop.world.now_us + self._latency_us())
         self._run(job)
         job.succeeded = self.failed is None
         if self._handle is None:

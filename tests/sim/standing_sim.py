@@ -140,7 +140,7 @@ class StandingWorld(StreamWorld):
             # Who stands by for so long that what it has not read is trimmed meanwhile.
             silences = (0.2, 1, 3) if broker is self.broker else (1, 10, 30)
             us = round(self.silent_us * self.own.choice(silences))
-            broker.life.frozen_until_us = self.loop.now_us + us
+            broker.life.stop_until(self.loop.now_us + us)
 
     def kill_standby(self) -> None:
         """Kill one that stands by; it is back at once."""
@@ -153,7 +153,7 @@ class StandingWorld(StreamWorld):
     def _heal(self) -> None:
         for broker in self.coming:
             if self.own.random() < 0.5:  # what is trimmed most is trimmed when there is peace
-                broker.life.frozen_until_us = self.loop.now_us + self.own.randrange(MOST_FROZEN_US)
+                broker.life.stop_until(self.loop.now_us + self.own.randrange(MOST_FROZEN_US))
         self.thawed_us = self.loop.now_us + MOST_FROZEN_US
         super()._heal()
 

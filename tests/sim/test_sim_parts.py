@@ -17,6 +17,7 @@ from sim_impatient import ImpatientClient
 from sim_ledger import Ledger
 from sim_log_books import Books
 from sim_log_bounds import Bounds, Sent
+from sim_loop import Life, SimulatedLoop
 from sim_steps import Step
 from sim_tap import Tap
 from sim_world import World
@@ -254,3 +255,19 @@ def test_what_a_read_from_a_time_on_skips_went_before_its_answer_came(
     found = [(1, sent[1].name)]
     books.read_since("l0", 5, found, 100_000, answered_us, lambda skipped: spoilt)
     assert bool(checker.violations) == is_told
+
+
+@pytest.mark.parametrize("again_us", [30, 300], ids=["for less", "for more"])
+def test_what_comes_to_a_process_that_is_stopped_twice_comes_in_its_order(again_us: int) -> None:
+    """The bytes of a connection, say; a second stop while the first one lasts ends no earlier than that."""
+    came: list[int] = []
+    loop, life = SimulatedLoop(), Life()
+    for at_us in (10, 60, 150):
+        loop.at(at_us, life, came.append, at_us)
+    life.stop_until(100)
+    loop.run_until(50)
+    life.stop_until(50 + again_us)
+    loop.run_until(99)
+    assert came == []
+    loop.run_until(1_000)
+    assert came == [10, 60, 150]
