@@ -149,7 +149,6 @@ class Model:
         message.lease_ms = lease_ms
         message.state, message.token = "HELD", token
         message.handed = begun and handed
-        assert not (message.handed and (message.marked or lease_ms < 1_000)), "its client begins it"
         message.connection, message.session = connection, self.connected[connection]
         self.circuits.gave(message)
         if begun:
@@ -218,11 +217,13 @@ class Model:
         if message.logged is not None:
             message.logged.ready_at_ms = ready_at_ms
 
-    def release(self, message: Modelled) -> None:
-        """Back to its place, later from the second time on."""
-        begun = message.state == "BEGUN"
-        message.releases += 1
-        delay_ms = 1_000 if message.releases > 1 else 0
+    def release(self, message: Modelled, *, recalled: bool = False) -> None:
+        """Back to its place, later from the second time on; `recalled`: uncounted if no handler saw it."""
+        begun, delay_ms = message.state == "BEGUN", 0
+        message.unseen = recalled and (message.handed or not begun)
+        if not message.unseen:
+            message.releases += 1
+            delay_ms = 1_000 if message.releases > 1 else 0
         if begun:
             message.ended = message.token
         self._return(message, delay_ms, logged=begun, at_end=bool(delay_ms))
@@ -232,7 +233,7 @@ class Model:
         for message in self.messages.values():
             is_its = message.session == session and message.connection != connection
             if message.state == "BEGUN" and message.handed and is_its:
-                message.ended = message.token
+                message.ended, message.unseen = message.token, True
                 self._return(message, 0, logged=True, at_end=False)
 
     def redrive(self, message: Modelled) -> None:

@@ -13,6 +13,7 @@ from modelled import Id
 from watched import Watched, see_dead_moved, see_expired
 
 from minibroker.contract.settings import default_settings
+from minibroker.session.settle_frames import NOT_ALL
 from minibrokerd.core.durable import paging
 from minibrokerd.core.model.effects import Outgoing
 from minibrokerd.core.model.kept import DEDUPE
@@ -59,6 +60,7 @@ class Connections(RuleBasedStateMachine):
         self.got: dict[int, list[Delivered]] = {}  # by session, newest last
         self.sent: dict[int, dict[int, Sent]] = {}
         self.consumers: dict[tuple[int, int], int] = {}  # prefetch by (connection, consumer)
+        self.waiting: set[tuple[int, int]] = set()  # those of whom it was said, and nothing came
         self.newest_token = 0
         self.bodies = 0
         self.forgotten = False
@@ -119,6 +121,11 @@ class Connections(RuleBasedStateMachine):
         picked = got[at : at + count]
         return [message for message in picked if message.queue == picked[0].queue]
 
+    def _said(self, client: Client, consumer: int | None) -> None:
+        """A frame that says that a handler of a consumer waits was applied, for the first time."""
+        if consumer in self.world.store.connections[client.connection].consumers:
+            self.waiting.add((client.connection, consumer))
+
     def _observe(self) -> None:
         """Apply to the model what the core handed out, and read what arrived."""
         see_dead_moved(self.world, self.model)
@@ -137,11 +144,17 @@ class Connections(RuleBasedStateMachine):
             return
         assert header["token"] > self.newest_token, "a token did not grow"
         self.newest_token = header["token"]
+        place = (outgoing.connection, header.get("consumer", 0))
+        is_awaited = place in self.waiting
+        self.waiting.discard(place)
         reader = Client(self.world, outgoing.connection, "reader")
         self.world.clients, clients = {outgoing.connection: reader}, self.world.clients
         self.world._send(outgoing)
         self.world.clients = clients
-        for got in reader.messages():
+        messages = reader.messages()
+        may_begin = len(messages) == 1 and header["lease_ms"] >= 1_000 and not messages[0].marked
+        assert header.get("begun", False) == (not place[1] or (is_awaited and may_begin))
+        for got in messages:
             message = self.model.messages.get(got.id)
             assert message is not None, f"{got.id} had ended"
             assert got.id not in self.acked, f"{got.id} was acked, and that was confirmed"
@@ -217,6 +230,7 @@ class Connections(RuleBasedStateMachine):
         self.model.connection_ends(client.connection, marked=marked)
         del self.model.connected[client.connection]
         self.consumers = {k: v for k, v in self.consumers.items() if k[0] != client.connection}
+        self.waiting = {place for place in self.waiting if place[0] != client.connection}
 
     @rule(index=indices)
     def disconnect(self, index: int) -> None:
@@ -237,17 +251,19 @@ class Connections(RuleBasedStateMachine):
         self._observe()
 
     @precondition(lambda self: bool(self.gone))
-    @rule(index=indices, count=st.integers(0, 4), back=indices)
-    def resume(self, index: int, count: int, back: int) -> None:
+    @rule(index=indices, count=st.integers(0, 4), back=indices, has_more=rarely)
+    def resume(self, index: int, count: int, back: int, has_more: bool) -> None:
+        """What is not named was never seen, if it was begun as it was handed out; `has_more`: not all is named."""
         old = self.gone.pop(index % len(self.gone))
         begun = self._pick(old, back, count)
         seen: dict[Id, Delivered] = {message.id: message for message in begun}
-        client = self.world.resume(old, seen.values())
+        client = self.world.resume(old, seen.values(), runs=[NOT_ALL] if has_more else ())
         client.sent = old.sent
         self._now()
         self._add(client)
         expected = [message.run for message in seen.values() if not self._keeps(client, message)]
-        self.model.unseen(client.session, client.connection)
+        if not has_more:
+            self.model.unseen(client.session, client.connection)
         self._observe()
         self.sync()
         cancelled = self.welcome["lost_runs"][: self.welcome.get("cancelled", 0)]

@@ -8,7 +8,7 @@ from typing import Any
 from core_client import Client, settle_part
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
-from model_connections import NO_TERMS, Connections, indices, rarely
+from model_connections import NO_TERMS, Connections, indices
 from model_frames import Sent, step_frame
 from model_kept import FOR_EVER_MS
 from model_plans import plan_of, publish
@@ -18,12 +18,20 @@ from minibroker.contract.settings import UNIQUE_MODES
 
 TICK_MS = 8
 SETTLES = ("ack", "nack", "reject", "release", "extend")
+# What becomes of a message that a handler waited for: nothing for now, it is settled, or its connection ends.
+FATES = ("", "", "release", "ack", "lost", "named", "more")
+WAITS = st.sampled_from([None, None, 1, 2])  # the consumer of which a frame says that it waits
 TERMS = st.tuples(
     st.sampled_from([0, 0, 0, 1, 4]),
     st.sampled_from([0, 0, 0, 900, 5_000]),
     st.sampled_from([0, 0, 0, 3, 9]),
     st.sampled_from([0, 0, 0, 300, 3_000]),
 )
+
+
+def said(waits: int | None) -> dict[str, int]:
+    """Return what the header of a frame says of a consumer whose handler waits."""
+    return {} if waits is None else {"waits": waits}
 
 
 class Clients(Connections):
@@ -116,6 +124,8 @@ class Clients(Connections):
         verb=st.sampled_from(SETTLES),
         delay_ms=st.sampled_from([None, 0, 500]),
         begin=st.booleans(),
+        recalled=st.booleans(),
+        waits=WAITS,
     )
     def settle(
         self,
@@ -126,24 +136,28 @@ class Clients(Connections):
         verb: str,
         delay_ms: int | None,
         begin: bool,
+        recalled: bool = False,
+        waits: int | None = None,
     ) -> None:
         client = self._client(index)
         messages = self._pick(client, back, count)
         if not messages:
             return
         queue = messages[0].queue
-        arguments: dict[str, Any] = {"begin": begin}
+        arguments: dict[str, Any] = {"begin": begin, "waits": waits}
         fields = {}
         if verb == "nack" and delay_ms is not None:
             arguments["delay_ms"] = fields["delay_ms"] = delay_ms
         if verb == "extend":
             arguments["lease_ms"] = fields["lease_ms"] = delay_ms or 700
+        if verb == "release" and recalled:
+            arguments["recalled"], fields["recalled"] = True, 1
         parts = [settle_part(verb, queue, [m.run for m in messages], **fields)]
         if begin:
             parts.insert(0, settle_part("begin", queue, [m.run for m in messages]))
         sent = Sent(verb, b"", queue, messages, arguments)
         send = lambda: client.sequenced(  # noqa: E731
-            [part for part, _ in parts], b"".join(columns for _, columns in parts)
+            [part for part, _ in parts], b"".join(columns for _, columns in parts), **said(waits)
         )
         self._apply(client, sent, client.sequence + 1, send)
         if safe:
@@ -159,6 +173,7 @@ class Clients(Connections):
         uniques=st.lists(st.sampled_from(["", "", "u", "v"]), min_size=3, max_size=3),
         mode=st.sampled_from(UNIQUE_MODES),
         dedupes=st.lists(st.sampled_from(["", "", "d", "e"]), min_size=3, max_size=3),
+        waits=WAITS,
     )
     def step(
         self,
@@ -171,6 +186,7 @@ class Clients(Connections):
         uniques: Sequence[str] = ("",) * 3,
         mode: str = "drop",
         dedupes: Sequence[str] = ("",) * 3,
+        waits: int | None = None,
     ) -> None:
         """Ack some and publish some in one frame: both, or nothing where one is not held any more."""
         client = self._client(index)
@@ -186,11 +202,11 @@ class Clients(Connections):
         named = {"unique_key": uniques, "dedupe_id": dedupes}
         names = {name: texts for name, texts in named.items() if any(texts)}
         send = lambda: client.sequenced(  # noqa: E731
-            *step_frame(messages, bodies, delays, keys, names, unique_mode=mode)
+            *step_frame(messages, bodies, delays, keys, names, unique_mode=mode), **said(waits)
         )
         arguments = {"count": most, "bodies": bodies, "delays": delays, "keys": keys}
         arguments |= {"terms": NO_TERMS, "begin": False, "mode": mode}
-        arguments |= {"uniques": uniques, "dedupes": dedupes}
+        arguments |= {"uniques": uniques, "dedupes": dedupes, "waits": waits}
         sent = Sent("step", b"", queue, messages, arguments)
         self._do(client, sent, client.sequence + 1, send)
         if safe:
@@ -255,6 +271,7 @@ class Clients(Connections):
             assert is_logged == (bool(is_told) and not is_memory)
         if is_logged:
             self.model.frames.add((client.session, sequence))
+        self._said(client, sent.arguments.get("waits"))
         self._observe()
 
     def _next_id(self) -> Id | None:
@@ -292,7 +309,7 @@ class Clients(Connections):
         elif verb == "reject":
             self.model.reject(message)
         elif verb == "release":
-            self.model.release(message)
+            self.model.release(message, recalled=arguments.get("recalled", False))
         else:
             self.model.begin(message)
             self.model.begin(message, arguments.get("lease_ms", 0), renew=True)
@@ -336,21 +353,37 @@ class Clients(Connections):
         self.consumers[client.connection, consumer] = prefetch
         self._observe()
 
-    @rule(index=indices, consumer=st.integers(1, 2), room=st.integers(0, 2), lose=rarely)
-    def wait(self, index: int, consumer: int, room: int, lose: bool) -> None:
-        """A handler waits, says a frame that says nothing else; what comes next may be begun for it, and lost."""
+    @rule(
+        index=indices,
+        consumer=st.integers(1, 2),
+        room=st.sampled_from([0, 1, 1, 2]),
+        fate=st.sampled_from(FATES),
+    )
+    def wait(self, index: int, consumer: int, room: int, fate: str) -> None:
+        """A handler waits, says a frame that says nothing else; what comes next is mostly begun for it.
+
+        It may go without it, or the connection is lost, with the message or after it.
+        """
         client = self._client(index)
+        there = self.world.store.connections[client.connection].consumers
+        if consumer not in there:
+            self.consume(index, "q", 0, consumer)
         self._now()
         part, columns = settle_part("begin", "q", [])
         client.send(client.frame([part], columns, waits=consumer))
+        self._said(client, consumer)
         self._observe()
-        known = self.world.store.connections[client.connection].consumers.get(consumer)
-        if known is not None and room:
-            self.consume(index, "q", known.outstanding + room, consumer)
-        if lose:
-            self.sync()
+        self.consume(index, "q", there[consumer].outstanding + room, consumer)
+        if room and not any(message.state == "READY" for message in self.model.of("q")):
+            self.publish(index, [0], [""], NO_TERMS, safe=True)
+        if not fate:
+            return
+        self.sync()  # it has arrived
+        if fate in SETTLES:
+            self.settle(index, 1, 1, False, fate, None, False, recalled=True)
+        else:
             self.disconnect(index)
-            self.resume(len(self.gone) - 1, 0, 0)
+            self.resume(len(self.gone) - 1, int(fate == "named"), 1, has_more=fate == "more")
 
     @rule(index=indices, for_ms=st.sampled_from([0, 50, 2_000]), goes_on=st.booleans())
     def pause(self, index: int, for_ms: int, goes_on: bool) -> None:

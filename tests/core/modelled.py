@@ -51,6 +51,7 @@ class Modelled:
     lease_ms: int = 0
     deadline_ms: int = 0
     handed: bool = False  # begun as it was handed out
+    unseen: bool = False  # it came back once as if it had never been handed out
     dead: bool = False  # it waits for room in the DLQ
     own_max_attempts: int = 0
     own_lease_ms: int = 0

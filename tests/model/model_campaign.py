@@ -61,6 +61,8 @@ def used(model: Model) -> set[str]:
         met |= {"ttl"} if message.ttl_ms else set()
         met |= {"unique"} if message.unique else set()
         met |= {"begun"} if message.state == "BEGUN" else set()
+        met |= {"handed"} if message.state == "BEGUN" and message.handed else set()
+        met |= {"unseen"} if message.unseen else set()
         met |= {"delayed"} if message.state == "DELAYED" else set()
         met |= {"dead"} if message.dead or message.queue == "q.dlq" else set()
     met |= {"limit"} if model.setting("q", "max_messages") else set()
