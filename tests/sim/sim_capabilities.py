@@ -96,6 +96,8 @@ CAPABILITIES: Final[Mapping[str, Capability]] = {
     "policy": Capability(verbs=("policy_set", "policy_set", "policy_delete")),
     "single": Capability(settings=lambda random: {"active_consumers": "one"}, verbs=("rest",)),
     "log": Capability(),  # beside the queues: sim_logs.py
+    # Begun as they are handed out, to handlers that wait; and often somebody is gone before they arrive.
+    "handed": Capability(settings=lambda random: {"lease_ms": random.choice((1_000, 5_000))}),
 }
 
 

@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 from checker import Checker, Handed, History
 from sim_answer import Answer
 from sim_consumer import SimulatedConsumer
+from sim_handlers import Handler
 from sim_publisher import Publisher
 from sim_shell import MachineShell
 from sim_steps import Stepper
 
 from minibroker.contract.errors import LeaseLost
+from minibroker.session.delivery import MakeMessage
 from minibroker.session.events import Lost
 from minibroker.session.message import Delivery, MessageData
 from minibroker.session.pacing import Prefetch
-from minibroker.session.settlements import BEGUN, ENDED, Settlement
+from minibroker.session.settlements import BEGUN, ENDED, TOLD, Settlement
 
 if TYPE_CHECKING:
     from sim_world import World
@@ -55,8 +57,22 @@ class Habits:
     stale: float = 0
     goes: float = 0  # of its callers, before their answer comes
     blind: float = 0  # of its settlements, whose outcome it does not wait for
+    handlers: int = 0  # of each consumer, which wait; 0: messages begin by themselves
+    impatience: float = 0  # of their waits, which end before or just after something comes
+    patience_us: int = 1
     timeout_ms: int = 30_000
     declares: bool = False
+
+
+class SimulatedMessage(MessageData[Any], eq=False, gc=False):
+    """A message that says when its client gives it back although the server has begun it."""
+
+    def release_unseen(self, recalled: int | None = None) -> None:
+        """Give it back."""
+        is_there = self.state != ENDED
+        MessageData.release_unseen(self, recalled)
+        if is_there and self.run.delivery.handed:
+            self.run.delivery.shell.gave_back(self)
 
 
 @dataclass(slots=True, eq=False)
@@ -72,6 +88,8 @@ class Work:
 
 class SimulatedClient(MachineShell):
     """One client; `start` begins its process, `die` and `leave` end it, and another one begins."""
+
+    make_message: MakeMessage = SimulatedMessage
 
     def __init__(self, world: World, name: str, habits: Habits, seed: int) -> None:
         self.base_name = name
@@ -189,8 +207,9 @@ class SimulatedClient(MachineShell):
                 work.history, work.handed, self.world.kept_links(),
                 1_000 * self.world.resume_wait_ms, work.handed.received_us,
             )  # fmt: skip
-            at_us += self.random.expovariate(1 / self.habits.work_us)
-            self.loop.call_later(at_us / 1e6, self._begin, consumer)
+            if not self.habits.handlers:
+                at_us += self.random.expovariate(1 / self.habits.work_us)
+                self.loop.call_later(at_us / 1e6, self._begin, consumer)
 
     def note_delivery(self, delivery: Delivery) -> list[Work]:
         """Let the books have what came."""
@@ -217,24 +236,53 @@ class SimulatedClient(MachineShell):
         message = consumer.take()
         if message is None:
             return  # the connection that held it has ended
-        self.note_begun(message, self.world.loop.now_us)
-        message.run.settlements.begins.append(message)
-        message.run.settlements.owe()
-        self.schedule()
-        self.work_on(self.works[id(message)])
+        self.work_on(self.begin(message))
+
+    def begin(self, message: MessageData[Any]) -> Work:
+        """Let the application have a message; the server has begun it, or is told."""
+        if message.run.delivery.handed:
+            ledger, token = self.world.ledger, message.token
+            ledger.handed.saw(token)
+            self.note_begun(message, ledger.handed_us(token))
+            message.state = TOLD
+        else:
+            self.note_begun(message, self.world.loop.now_us)
+            message.run.settlements.begins.append(message)
+            message.run.settlements.owe()
+            self.schedule()
+        return self.works[id(message)]
+
+    def gave_back(self, message: MessageData[Any]) -> None:
+        """The server has begun it, and nobody here will see it."""
+        books, token = self.world.ledger.handed, message.token
+        self.world.checker.returned()
+        books.asked(token)
+
+        def told(value: Any, error: Exception | None) -> None:
+            if error is None:
+                books.is_back(token, self.world.checker.epoch)
+
+        by_ms = self.now_ms() + self.timeout_ms
+        answer = Answer(self, "giving back", by_ms, told)
+        self.machine.await_settled(answer, message, message.run.settlements, by_ms, False)
 
     def note_begun(self, message: MessageData[Any], leased_us: int) -> None:
         """The application has it now, under a lease that began at `leased_us` or later."""
         message.state, message.begun_at = BEGUN, self.loop.time()
         self.works[id(message)].handed.leased_us = leased_us
 
-    def work_on(self, work: Work) -> None:
-        """Do what it takes, then settle."""
+    def work_on(self, work: Work, handler: Handler | None = None) -> None:
+        """Do what it takes, then settle; a handler comes back for more."""
         work_us = self.random.expovariate(1 / self.habits.work_us)
         if not self.quiet and self.random.random() < self.habits.extends:
             self.loop.call_later(work_us / 1e6, self._extend, work)
             work_us += self.random.expovariate(1 / self.habits.work_us)
-        self.loop.call_later(work_us / 1e6, self.finish, work)
+        self.loop.call_later(work_us / 1e6, self._end_work, work, handler)
+
+    def _end_work(self, work: Work, handler: Handler | None) -> None:
+        self.finish(work)
+        if handler is not None:
+            handler.came_back()
 
     def lose(self, effect: Lost) -> None:
         """Messages are not this client's any more."""

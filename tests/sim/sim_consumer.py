@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sim_handlers import Handler
+
 from minibroker.session.calls import Call
 from minibroker.session.message import Delivery, MessageData
 from minibroker.session.pacing import Prefetch, prefetch_of
@@ -14,31 +16,42 @@ if TYPE_CHECKING:
 
 
 class SimulatedConsumer(Subscription):
-    """Known to the machine from its making on; `open` asks for messages."""
+    """Known to the machine from its making on; `open` asks for messages.
+
+    It has as many handlers as its client's habits say, which wait for messages; with none of them messages begin
+    by themselves, some time after they came.
+    """
 
     def __init__(self, client: SimulatedClient, queue: str, prefetch: Prefetch) -> None:
         super().__init__(queue, prefetch_of(prefetch), 0, client.session.settlements_of(queue))
-        self._client = client
+        self.client = client
         self._call: Call | None = None
         self._is_leaving = False
         client.machine.subscribe(self)
 
     def open(self) -> None:
         """Ask for messages."""
-        self._call = self._client.ask("consume", self.fields(), self._opened)
+        for _ in range(self.client.habits.handlers):
+            self.client.loop.call_soon(Handler(self).next)
+        self._call = self.client.ask("consume", self.fields(), self._opened)
 
     def _opened(self, value: Any, error: Exception | None) -> None:
         self._call = None
         if error is None:
             self.is_agreed = True
         else:
-            self._client.loop.call_soon(self._client.machine.forget, self)
+            self.client.loop.call_soon(self.client.machine.forget, self)
 
     def deliver(self, delivery: Delivery, now_ms: int) -> bool:
         """Take messages into the buffer."""
         again = super().deliver(delivery, now_ms)
-        self._client.delivered(self, delivery)
+        self.client.delivered(self, delivery)
         return again
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self._ended
 
     def take(self) -> MessageData[Any] | None:
         """Take out the message that begins next."""
@@ -46,7 +59,7 @@ class SimulatedConsumer(Subscription):
 
     def close(self) -> None:
         """Go: in the middle of opening, or settlements first, then what has not begun goes back."""
-        client = self._client
+        client = self.client
         machine = client.machine
         if machine.consumers.get(self.number) is not self or self._is_leaving:
             return
@@ -66,7 +79,7 @@ class SimulatedConsumer(Subscription):
             machine.retire(self)  # as one that is cancelled while it waits
 
     def _await_settlements(self) -> None:
-        client = self._client
+        client = self.client
         if client.session.owed.is_any():
             client.loop.call_later(0.01, self._await_settlements)
             return

@@ -42,6 +42,8 @@ class Faults:
         random = world.random
         some = [name for name in FAULTS if random.random() < 0.4]
         self._rates = {name: random.uniform(0.1, 1) * FAULTS[name] for name in some}
+        self._handed = Random(f"handed of {world.seed}")  # of its own: the others stay as they are
+        self._strikes = self._handed.choice((0.05, 0.3)) if "handed" in world.uses.names else 0.0
 
     def begin(self) -> None:
         """Let the first of each kind come."""
@@ -81,6 +83,31 @@ class Faults:
             world.note(f"fault {name}")
             self.count += 1
             self._more.get(name, getattr(self, f"_{name}", _unknown))()
+
+    # -- between a hand-out and its handler -------------------------------------------------------
+
+    def strike(self, number: int) -> None:
+        """A message was begun as it was handed out: now and then somebody is gone before its handler has it."""
+        if self._handed.random() < self._strikes:
+            world = self.world
+            after_us = round(self._handed.expovariate(1 / world.lag_us))
+            who = self._handed.choice(("link", "link", "client", "client", "broker"))
+            world.loop.at(world.loop.now_us + after_us, world.life, self._strike, number, who)
+
+    def _strike(self, number: int, who: str) -> None:
+        world = self.world
+        link = world.links.get(number)
+        if world.draining or world.broker is None or link is None or not link.is_open:
+            return
+        world.note(f"fault at the {who} of {number}")
+        self.count += 1
+        if who == "broker":
+            world.crashed(power=False)
+        elif who == "link":
+            link.cut()
+        for client in world.clients if who == "client" else ():
+            if client.link is link:
+                client.die()
 
     # -- the process ----------------------------------------------------------------------------
 

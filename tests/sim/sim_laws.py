@@ -14,6 +14,7 @@ U1 while a message is there, no other one of its unique key is stored (`drop`)
 U2 a duplicate names one that is there, under the same key or id; D1 of a dedupe id one message is stored
 R1 a message came to what its worker said, and comes no more; A1 a step is done as a whole, or not at all
 F1 a message is not handed out before all have ended that it waits for
+H1-H4 what was begun as it was handed out is charged to whom it belongs (sim_handed.py)
 L1 no queue has more than its limit; L2 no more are lost in a full queue than it says that it dropped
 
 A law is about a queue from when its settings are confirmed, and never again after somebody asked for its end.
@@ -180,6 +181,9 @@ class Laws:
         """The world has drained."""
         for text in self._ledger.shared:
             self._checker.violation("S1", text)
+        if not self._checker.redriven:
+            for law, text in self._ledger.handed.judge(self._checker.spares):
+                self._checker.violation(law, text)
         self._now_us = now_us
         for step in self.steps:
             if step.is_there:  # all of it is

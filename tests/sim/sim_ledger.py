@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable
 
+from sim_handed import HandedBooks
+
 from minibroker.contract.wire import DELIVERY_RUN
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.effects import Effects
@@ -27,6 +29,7 @@ class Ledger:
         self._alone: set[tuple[int, int]] = (
             set()
         )  # queues of which one consumer had all that was handed out
+        self.handed = HandedBooks()
         self.shared: list[str] = []  # what was seen of those whose messages two had, behind that
 
     def note(self, newest: int) -> None:
@@ -70,7 +73,9 @@ class WatchedCore(Core):
 
     def apply(self, command: Command, now_ms: int, unix_ms: int) -> Effects:
         """Step."""
+        self.ledger.handed.before(self.store, command)
         effects = super().apply(command, now_ms, unix_ms)
+        self.ledger.handed.after(self.store, effects)
         self.ledger.note(self.store.epoch << COUNTER_BITS | self.store._counter)
         self.ledger.note_deliveries(effects)
         self.ledger.note_turns(self.store)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sim_admin import Administrator
 from sim_client import Habits, SimulatedClient
@@ -58,13 +58,32 @@ def make_borders(world: World, random: Random) -> None:
             world.settings[queue]["max_messages"] = random.choice((3, 20, 200))
 
 
+def make_waiting(world: World, random: Random) -> None:
+    """Let some publish one message after the other, and handlers wait for them."""
+    for number in range(random.choice((1, 1, 2))):
+        habits = Habits(publishes=random.choice((10, 40)), timeout_ms=30_000)
+        world.clients.append(
+            SimulatedClient(world, f"s{number}", habits, random.getrandbits(32))
+        )  # fmt: skip
+    for number in range(random.choice((1, 2, 3))):
+        habits = Habits(
+            prefetch=random.choice((1, 1, 2)), work_us=random.choice((500, 5_000, 50_000)),
+            handlers=random.choice((1, 1, 2)), impatience=random.choice((0, 0.1, 0.5)),
+            patience_us=random.choice((200, 5_000, 300_000)), nacks=random.choice((0, 0.1)),
+            releases=random.choice((0, 0.1)), blind=random.choice((0, 0.5)),
+        )  # fmt: skip
+        world.clients.append(
+            SimulatedClient(world, f"w{number}", habits, random.getrandbits(32))
+        )  # fmt: skip
+
+
 def make_impatient(world: World, random: Random) -> None:
     """Let some clients change their minds."""
     for number in range(random.choice((1, 1, 2))):
         habits = Habits(
             work_us=random.choice((500, 50_000)), nacks=0.1, rejects=0.05, releases=0.1,
             goes=random.choice((0, 0.2)), blind=random.choice((0, 0.5)),
-            timeout_ms=random.choice((500, 30_000)),
+            timeout_ms=random.choice((500, 30_000)), **handlers(world, f"i{number}"),
         )  # fmt: skip
         world.clients.append(
             ImpatientClient(
@@ -72,6 +91,16 @@ def make_impatient(world: World, random: Random) -> None:
                 random.choice((1, 4, 12)), random.choice((0.002, 0.05, 1)),
             )
         )  # fmt: skip
+
+
+def handlers(world: World, name: str) -> dict[str, Any]:
+    """Draw how the handlers of a client wait, as habits; of its own: the other clients stay as they are."""
+    random = Random(f"handlers of {world.seed} {name}")
+    return {
+        "handlers": random.choice((0, 1, 1, 3)),
+        "impatience": random.choice((0, 0.1, 0.5)),
+        "patience_us": random.choice((200, 5_000, 300_000)),
+    }
 
 
 def add(world: World, name: str, *, publishes: float = 0, prefetch: Prefetch = 0) -> None:
@@ -94,5 +123,6 @@ def add(world: World, name: str, *, publishes: float = 0, prefetch: Prefetch = 0
         blind=random.choice((0, 0, 0.5)),
         timeout_ms=random.choice((300, 3_000, 30_000, 30_000)),
         declares=random.random() < 0.5,
+        **handlers(world, name) if prefetch and not world.draining else {},
     )
     world.clients.append(SimulatedClient(world, name, habits, random.getrandbits(32)))

@@ -32,7 +32,14 @@ from sim_logs import Logs
 from sim_loop import Life, SimulatedLoop
 from sim_memory import Memory
 from sim_network import Link
-from sim_people import add, make_borders, make_impatient, make_people, make_queues
+from sim_people import (
+    add,
+    make_borders,
+    make_impatient,
+    make_people,
+    make_queues,
+    make_waiting,
+)
 from sim_shell import MachineShell
 from sim_timekeeper import QUEUE as TICKS
 from sim_timekeeper import Timekeeper
@@ -109,6 +116,7 @@ class World:
         self.memory.limits[limits, "RESUME_WAIT_MS"] = self.resume_wait_ms
         self.logs = Logs(self)
         self.faults = Faults(self)
+        self.ledger.handed.when_begun = self.faults.strike
         self.queues: list[str]
         self.consumable: list[str]
         self.settings: dict[str, dict[str, Any]]
@@ -135,6 +143,8 @@ class World:
         make_people(self)
         if has_borders:
             make_impatient(self, edge)
+        if "handed" in self.uses.names:
+            make_waiting(self, Random(f"waiting in {seed}"))
         clock = Random(f"schedules of {seed}")
         if borders and clock.random() < 0.4:
             misfire = clock.choice(("once", "all"))
@@ -409,6 +419,8 @@ class World:
         if any(client.is_cut_off() for client in self.clients):
             self._live(self.loop.now_us + NOTICED_US, lambda: False)
         self._check_limits()
+        for law, text in self.ledger.handed.left_over(self.healthy_links()):
+            self.checker.violation(law, text)
         if self.timekeeper is not None:
             keeper = self.timekeeper
             keeper.look()

@@ -12,11 +12,13 @@ from sim_ledger import Id, Ledger
 from sim_world import World
 
 from minibroker.contract.wire import pack_header
+from minibroker.session.message import Delivery
 from minibrokerd.core.model import exchanges, keys, noting, priorities
 from minibrokerd.core.model.claims import Claims
 from minibrokerd.core.model.deliveries import Consumer, Run
+from minibrokerd.core.model.deliveries import Delivery as ServerDelivery
 from minibrokerd.core.model.keys import Keys
-from minibrokerd.core.model.messages import Block
+from minibrokerd.core.model.messages import Block, Message
 from minibrokerd.core.model.policies import Policies
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.rates import Rate
@@ -24,13 +26,16 @@ from minibrokerd.core.model.single import Single
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.unique_keys import UniqueKeys
 from minibrokerd.core.verbs import (
+    attempts,
     cancelling,
     dispatching,
+    logins,
     overflowing,
     parts,
     pausing,
     publishing,
     routing,
+    settling,
 )
 from minibrokerd.core.verbs.chaining import After
 from minibrokerd.core.verbs.uniqueness import Plan
@@ -53,6 +58,8 @@ class Bug:
 _drop = overflowing._drop
 _begin = publishing.begin
 _value_of = noting.value_of
+_not_begun = settling.not_begun
+_begin_handed = dispatching.begin_handed
 
 
 def drop_silently(store: Store, queue: Queue, leaving: list[Id]) -> None:
@@ -86,6 +93,22 @@ def some_queues_of(*arguments: Any) -> list[Queue]:
     return [] if found is None else found[1:]
 
 
+def charge_all(store: Store, queue: Queue, message: Message, delay_ms: int = 0) -> None:
+    """Charge what comes back unseen."""
+    by_failure, expired, worker_lost = message.attempts
+    message.attempts = by_failure, expired, worker_lost + 1
+    _not_begun(store, queue, message, delay_ms)
+
+
+def begin_next_too(
+    store: Store, queue: Queue, consumer: Consumer, delivery: ServerDelivery, count: int
+) -> bool:
+    """Begin the next one for the same word."""
+    is_begun = _begin_handed(store, queue, consumer, delivery, count)
+    consumer.waits = True
+    return is_begun
+
+
 BUGS: Final = (
     Bug("K1", "order", Keys, "turn_of", lambda self, name, wanted, alone: (None, wanted)),
     Bug("K2", "order", keys, "is_back", lambda item: False),
@@ -106,6 +129,11 @@ BUGS: Final = (
     Bug("P1", "policy", Policies, "opened", lambda self, store: None),
     Bug("S1", "single", Single, "admits", admit_all),
     Bug("I1", "exchange", routing, "_write", lambda *arguments: None),
+    Bug("H1", "handed", logins, "_give_back_unseen", lambda *arguments: None),
+    Bug("H1", "handed", settling, "not_begun", charge_all),
+    Bug("H2", "handed", attempts, "_cause", lambda store, delivery: "broker_lost"),
+    Bug("H3", "handed", dispatching, "begin_handed", begin_next_too),
+    Bug("H4", "handed", Delivery, "give_back", lambda self: None),
 )
 
 
