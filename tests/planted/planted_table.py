@@ -8,6 +8,7 @@ from backup_mutants import BACKUP_MUTANTS
 from capability_mutants import CAPABILITY_MUTANTS
 from client_mutants import CLIENT_MUTANTS
 from core_mutants import CORE_MUTANTS
+from handed_mutants import HANDED_MUTANTS
 from key_mutants import KEY_MUTANTS
 from limit_mutants import LIMIT_MUTANTS
 from log_mutants import LOG_MUTANTS
@@ -38,6 +39,7 @@ MUTANTS: Final = (
     + SHEAF_MUTANTS
     + STEP_MUTANTS
     + TRANSITION_MUTANTS
+    + HANDED_MUTANTS
     + KEY_MUTANTS
     + CAPABILITY_MUTANTS
     + OPERATING_MUTANTS
