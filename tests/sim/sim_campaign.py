@@ -51,6 +51,8 @@ class Figures:
     compared: int = 0
     equal: int = 0
     judged: int = 0  # hand-outs that the laws of capabilities were laid on
+    handed: int = 0  # messages that were begun as they were handed out
+    unseen: int = 0  # of these, known to have come back without a handler
     met: Counter[str] = field(default_factory=Counter)  # worlds by capability
     found: list[tuple[int, str]] = field(default_factory=list)  # seed, violation
 
@@ -67,6 +69,8 @@ class Figures:
         self.damaged += world.damaged
         self.refusals += world.refusals
         self.judged += world.laws.judged + world.logs.books.judged
+        self.handed += world.ledger.handed.count
+        self.unseen += world.ledger.handed.came_back
         self.met.update(world.uses.names)
         self.found += [(world.seed, text) for text in world.checker.violations]
 
@@ -74,7 +78,7 @@ class Figures:
         """Take in what another process found."""
         for name in (
             "worlds", "busy_s", "faults", "crashes", "confirmed", "duplicates", "compared", "equal",
-            "reads", "damaged", "refusals", "judged", "met",
+            "reads", "damaged", "refusals", "judged", "handed", "unseen", "met",
         ):  # fmt: skip
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.found += other.found
@@ -84,6 +88,7 @@ class Figures:
             f"sim: worlds={self.worlds} hours={self.busy_s / 3600:.1f} faults={self.faults} "
             f"crashes={self.crashes} confirmed={self.confirmed} duplicates={self.duplicates} "
             f"reads={self.reads} damaged={self.damaged} refused={self.refusals} judged={self.judged} "
+            f"handed={self.handed} unseen={self.unseen} "
             f"determinism={self.equal}/{self.compared} violations={len(self.found)}"
         )
 
