@@ -206,7 +206,9 @@ def test_a_worker_that_dies_before_its_handler_saw_it_has_used_an_attempt() -> N
     assert states(world) == (0, 0, 1)
     world.advance(LEASE_MS + 100)
     other = waiting(world, "other", says=False)
-    assert handed(other)[0].attempt == 2
+    message, _ = handed(other)
+    assert (message.attempt, message.marked) == (2, True)
+    assert other.stats("q")["worker_lost"] == 1
     world.check()
 
 
