@@ -60,7 +60,7 @@ class Connections(RuleBasedStateMachine):
         self.got: dict[int, list[Delivered]] = {}  # by session, newest last
         self.sent: dict[int, dict[int, Sent]] = {}
         self.consumers: dict[tuple[int, int], int] = {}  # prefetch by (connection, consumer)
-        self.waiting: set[tuple[int, int]] = set()  # those of whom it was said, and nothing came
+        self.waiting: dict[int, int] = {}  # by connection, of whom it was said, and nothing came
         self.newest_token = 0
         self.bodies = 0
         self.forgotten = False
@@ -123,8 +123,9 @@ class Connections(RuleBasedStateMachine):
 
     def _said(self, client: Client, consumer: int | None) -> None:
         """A frame that says that a handler of a consumer waits was applied, for the first time."""
-        if consumer in self.world.store.connections[client.connection].consumers:
-            self.waiting.add((client.connection, consumer))
+        there = self.world.store.connections[client.connection].consumers
+        if consumer is not None:
+            self.waiting[client.connection] = consumer if consumer in there else 0
 
     def _observe(self) -> None:
         """Apply to the model what the core handed out, and read what arrived."""
@@ -144,16 +145,15 @@ class Connections(RuleBasedStateMachine):
             return
         assert header["token"] > self.newest_token, "a token did not grow"
         self.newest_token = header["token"]
-        place = (outgoing.connection, header.get("consumer", 0))
-        is_awaited = place in self.waiting
-        self.waiting.discard(place)
+        consumer, waits = header.get("consumer"), self.waiting.pop(outgoing.connection, 0)
         reader = Client(self.world, outgoing.connection, "reader")
         self.world.clients, clients = {outgoing.connection: reader}, self.world.clients
         self.world._send(outgoing)
         self.world.clients = clients
         messages = reader.messages()
         may_begin = len(messages) == 1 and header["lease_ms"] >= 1_000 and not messages[0].marked
-        assert header.get("begun", False) == (not place[1] or (is_awaited and may_begin))
+        is_begun = consumer is None or (consumer == waits and may_begin)
+        assert header.get("begun", False) == is_begun
         for got in messages:
             message = self.model.messages.get(got.id)
             assert message is not None, f"{got.id} had ended"
@@ -230,7 +230,7 @@ class Connections(RuleBasedStateMachine):
         self.model.connection_ends(client.connection, marked=marked)
         del self.model.connected[client.connection]
         self.consumers = {k: v for k, v in self.consumers.items() if k[0] != client.connection}
-        self.waiting = {place for place in self.waiting if place[0] != client.connection}
+        self.waiting.pop(client.connection, None)
 
     @rule(index=indices)
     def disconnect(self, index: int) -> None:

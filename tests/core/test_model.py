@@ -306,7 +306,8 @@ class Broker(Clients):
         self._now()
         client.cancel(consumer)
         self.consumers.pop((client.connection, consumer), None)
-        self.waiting.discard((client.connection, consumer))
+        if self.waiting.get(client.connection) == consumer:
+            del self.waiting[client.connection]
         for message in self.model.messages.values():
             if message.state == "HELD" and message.token in held:
                 message.state = "READY"

@@ -8,6 +8,10 @@ from mutant import CLIENT, Mutant
 
 ATTEMPTS: Final = "core/verbs/attempts.py"
 CORE: Final = "core/core.py"
+DISPATCHING: Final = "core/verbs/dispatching.py"
+WORD: Final = (
+    "    waits, connection.waits = connection.waits, None  # whatever comes uses the word up\n"
+)
 LOGINS: Final = "core/verbs/logins.py"
 SUBSCRIPTION: Final = "session/subscription.py"
 HANDED: Final = "core/test_core_handed.py"
@@ -59,19 +63,29 @@ HANDED_MUTANTS: Final = (
     ),
     Mutant(
         "a word that a handler waits is good for ever",
-        ATTEMPTS,
-        "    consumer.waits = False\n    if count",
-        "    consumer.waits = True\n    if count",
+        DISPATCHING,
+        WORD,
+        "    waits = connection.waits\n",
         ("model", "sim"),
         "H3: what waits in a buffer is begun, and charged to a worker that dies",
     ),
     Mutant(
         "several at once do not use up the word that a handler waits",
-        ATTEMPTS,
-        "    consumer.waits = False\n    if count",
-        "    consumer.waits = count > 1\n    if count",
+        DISPATCHING,
+        WORD,
+        "    waits, connection.waits = connection.waits, connection.waits if count > 1 else None\n",
         ("model", HANDED),
         "5.3: the next one is begun while its client works on those",
+    ),
+    Mutant(
+        "what comes for others does not use up the word that a handler waits",
+        DISPATCHING,
+        WORD,
+        "    waits = connection.waits\n"
+        "    if waits is consumer:\n"
+        "        connection.waits = None\n",
+        ("model", "sim", HANDED),
+        "5.3: a handler holds up the loop that is to read what is begun for another one",
     ),
     Mutant(
         "what is said to be begun has no lease",
@@ -102,8 +116,8 @@ HANDED_MUTANTS: Final = (
         CORE,
         "            _sequenced(store, frame, frame.sequence)\n            return\n",
         "            _sequenced(store, frame, frame.sequence)\n"
-        "            for number in connection.consumers.keys() & {frame.waits}:\n"
-        "                connection.consumers[number].waits = True\n"
+        "            if frame.waits is not None:\n"
+        "                connection.waits = connection.consumers.get(frame.waits)\n"
         "            return\n",
         ("model", HANDED),
         "H3: what comes next is begun for nobody",
@@ -112,9 +126,8 @@ HANDED_MUTANTS: Final = (
         "a frame that is refused says that a handler waits",
         CORE,
         "            _sequenced(store, frame, frame.sequence)\n            return\n",
-        "            if frame.sequence not in connection.session.window:\n"
-        "                for number in connection.consumers.keys() & {frame.waits}:\n"
-        "                    connection.consumers[number].waits = True\n"
+        "            if frame.waits is not None and frame.sequence not in connection.session.window:\n"
+        "                connection.waits = connection.consumers.get(frame.waits)\n"
         "            _sequenced(store, frame, frame.sequence)\n"
         "            return\n",
         ("model", HANDED),

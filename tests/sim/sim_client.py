@@ -58,6 +58,7 @@ class Habits:
     goes: float = 0  # of its callers, before their answer comes
     blind: float = 0  # of its settlements, whose outcome it does not wait for
     handlers: int = 0  # of each consumer, which wait; 0: messages begin by themselves
+    blocking: bool = False  # they are threads, and another one reads
     impatience: float = 0  # of their waits, which end before or just after something comes
     patience_us: int = 1
     timeout_ms: int = 30_000

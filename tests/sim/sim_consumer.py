@@ -48,6 +48,13 @@ class SimulatedConsumer(Subscription):
         self.client.delivered(self, delivery)
         return again
 
+    def is_free(self) -> bool:
+        """As the client for asyncio has it, whose loop reads, or the blocking one, where another thread does."""
+        deliveries = self.client.session.deliveries.values()
+        if not self.client.habits.blocking and any(each.open > 0 for each in deliveries):
+            return False
+        return not self._ended and bool(self._live_waiters())
+
     @property
     def has_ended(self) -> bool:
         """Whether nothing more will come."""

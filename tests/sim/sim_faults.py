@@ -43,7 +43,7 @@ class Faults:
         some = [name for name in FAULTS if random.random() < 0.4]
         self._rates = {name: random.uniform(0.1, 1) * FAULTS[name] for name in some}
         self._handed = Random(f"handed of {world.seed}")  # of its own: the others stay as they are
-        self._strikes = self._handed.choice((0.05, 0.3)) if "handed" in world.uses.names else 0.0
+        self._strikes = self._handed.choice((0.1, 0.5)) if "handed" in world.uses.names else 0.0
 
     def begin(self) -> None:
         """Let the first of each kind come."""

@@ -2,8 +2,8 @@
 
 H1 what no handler saw goes back if a resume does not name it, or its client says so: charged to nobody, not marked
 H2 what never came to a handler, and was given back by nobody, is charged once, by its lease
-H3 a word that a handler waits is good for the next delivery to its consumer: of one message, not marked, and under
-   no short lease
+H3 a word that a handler waits is good for the next delivery to its connection: of one message for its consumer,
+   not marked, and under no short lease
 
 H4 a client whose connection had no trouble lets a handler see it, or gives it back
 
@@ -64,7 +64,7 @@ class HandedBooks:
         self.when_begun: Callable[[int], None] = lambda connection: None
         self._outs: dict[Id, list[HandOut]] = defaultdict(list)
         self._begun: dict[int, Begun] = {}  # by token
-        self._words: set[tuple[int, int]] = set()  # consumers, by connection, of which one waits
+        self._words: dict[int, int] = {}  # by connection, the consumer that waits
         self._unseen: dict[int, list[Begun]] = {}  # by the connection of a resume
 
     @property
@@ -103,12 +103,12 @@ class HandedBooks:
 
     def _said(self, store: Store, frame: Frame, consumer: int) -> None:
         there = store.connections.get(frame.connection)
-        if there is None or consumer not in there.consumers:
+        if there is None:
             return
         session, sequence = there.session, frame.sequence
         is_new = sequence is None or session.answered_below <= sequence not in session.window
         if is_new:
-            self._words.add((frame.connection, consumer))
+            self._words[frame.connection] = consumer
 
     def _resumes(self, store: Store, command: Resume) -> None:
         session = store.sessions.get(command.session)
@@ -146,19 +146,16 @@ class HandedBooks:
                 hand_out = HandOut(token, queue, attempt, bool(flags & MARKED))
                 self._outs[origin, sequence].append(hand_out)
                 outs.append(((origin, sequence), hand_out))
-        if "consumer" not in header:
-            return
-        place = out.connection, header["consumer"]
-        if header.get("begun"):
+        waits = self._words.pop(out.connection, None)
+        if "consumer" in header and header.get("begun"):
             id, hand_out = outs[0]
-            if place not in self._words or len(outs) > 1 or hand_out.marked:
+            if header["consumer"] != waits or len(outs) > 1 or hand_out.marked:
                 self._violation("H3", f"{id} was begun as it was handed out, for nobody")
             elif header["lease_ms"] < LEAST_LEASE_MS:
                 self._violation("H3", f"{id} was begun with a lease of {header['lease_ms']} ms")
             session = store.connections[out.connection].session
             self._begun[token] = Begun(token, id, session.id, out.connection)
             self.when_begun(out.connection)
-        self._words.discard(place)
 
     def _violation(self, law: str, text: str) -> None:
         self.violations.append((law, text))

@@ -43,8 +43,7 @@ class Handler:
 
     def __init__(self, consumer: SimulatedConsumer) -> None:
         self._consumer = consumer
-        self._client = client = consumer.client
-        self._is_thread = client.random.random() < 0.3
+        self._client = consumer.client
         self._waiting: Wait | None = None
 
     def next(self) -> None:
@@ -72,7 +71,7 @@ class Handler:
         client = self._client
         if self._is_impatient():
             client.loop.call_soon(self._go, wait)
-        elif self._is_thread:
+        elif client.habits.blocking:
             client.loop.call_later(client.random.expovariate(1 / THREAD_S), self._woken, wait)
         else:
             client.loop.call_soon(self._woken, wait)

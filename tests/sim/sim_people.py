@@ -61,14 +61,15 @@ def make_borders(world: World, random: Random) -> None:
 def make_waiting(world: World, random: Random) -> None:
     """Let some publish one message after the other, and handlers wait for them."""
     for number in range(random.choice((1, 1, 2))):
-        habits = Habits(publishes=random.choice((10, 40)), timeout_ms=30_000)
+        habits = Habits(publishes=random.choice((20, 60)), timeout_ms=30_000)
         world.clients.append(
             SimulatedClient(world, f"s{number}", habits, random.getrandbits(32))
         )  # fmt: skip
     for number in range(random.choice((1, 2, 3))):
         habits = Habits(
             prefetch=random.choice((1, 1, 2)), work_us=random.choice((500, 5_000, 50_000)),
-            handlers=random.choice((1, 1, 2)), impatience=random.choice((0, 0.1, 0.5)),
+            handlers=random.choice((1, 1, 2)), blocking=random.random() < 0.4,
+            impatience=random.choice((0, 0.1, 0.5)),
             patience_us=random.choice((200, 5_000, 300_000)), nacks=random.choice((0, 0.1)),
             releases=random.choice((0, 0.1)), blind=random.choice((0, 0.5)),
         )  # fmt: skip
@@ -98,6 +99,7 @@ def handlers(world: World, name: str) -> dict[str, Any]:
     random = Random(f"handlers of {world.seed} {name}")
     return {
         "handlers": random.choice((0, 1, 1, 3)),
+        "blocking": random.random() < 0.4,
         "impatience": random.choice((0, 0.1, 0.5)),
         "patience_us": random.choice((200, 5_000, 300_000)),
     }

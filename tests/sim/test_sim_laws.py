@@ -100,13 +100,11 @@ def charge_all(store: Store, queue: Queue, message: Message, delay_ms: int = 0) 
     _not_begun(store, queue, message, delay_ms)
 
 
-def begin_next_too(
-    store: Store, queue: Queue, consumer: Consumer, delivery: ServerDelivery, count: int
-) -> bool:
+def begin_next_too(store: Store, queue: Queue, delivery: ServerDelivery, count: int) -> bool:
     """Begin the next one for the same word."""
-    is_begun = _begin_handed(store, queue, consumer, delivery, count)
-    consumer.waits = True
-    return is_begun
+    assert delivery.connection is not None
+    store.connections[delivery.connection].waits = delivery.consumer
+    return _begin_handed(store, queue, delivery, count)
 
 
 BUGS: Final = (
