@@ -4,7 +4,6 @@ H1 what no handler saw goes back if a resume does not name it, or its client say
 H2 what never came to a handler, and was given back by nobody, is charged once, by its lease
 H3 a word that a handler waits is good for the next delivery to its connection: of one message for its consumer,
    not marked, and under no short lease
-
 H4 a client whose connection had no trouble lets a handler see it, or gives it back
 
 What a start knows of attempts depends on what was synced, and not how one was begun: but for what a client was
@@ -90,7 +89,8 @@ class HandedBooks:
     def is_back(self, token: int, epoch: int) -> None:
         """The server has said that it did, in this life of it."""
         begun = self._begun[token]
-        begun.back = begun.answered = epoch == epoch_of(token)
+        if epoch == epoch_of(token):
+            begun.back = begun.answered = True
 
     # -- steps of the core ----------------------------------------------------------------------
 
@@ -169,8 +169,7 @@ class HandedBooks:
                 yield "H4", f"{begun.id} of {begun.token} was seen by no handler, nor given back"
 
     def judge(self, spares: Container[str]) -> Iterator[tuple[str, str]]:
-        """Yield what is broken, as law and text; `spares` are queues that charge nobody now and then."""
-        yield from self.violations
+        """Yield what was charged wrongly, as law and text; `spares` are queues that charge nobody now and then."""
         for token, begun in self._begun.items():
             outs = [each for each in self._outs[begun.id] if each.token >= token]
             this, *later = sorted(outs, key=lambda each: each.token)

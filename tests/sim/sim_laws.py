@@ -181,9 +181,10 @@ class Laws:
         """The world has drained."""
         for text in self._ledger.shared:
             self._checker.violation("S1", text)
-        if not self._checker.redriven:
-            for law, text in self._ledger.handed.judge(self._checker.spares):
-                self._checker.violation(law, text)
+        handed = self._ledger.handed
+        charged = () if self._checker.redriven else handed.judge(self._checker.spares)
+        for law, text in (*handed.violations, *charged):
+            self._checker.violation(law, text)
         self._now_us = now_us
         for step in self.steps:
             if step.is_there:  # all of it is
