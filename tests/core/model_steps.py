@@ -19,7 +19,7 @@ from minibroker.contract.settings import UNIQUE_MODES
 TICK_MS = 8
 SETTLES = ("ack", "nack", "reject", "release", "extend")
 # What becomes of a message that a handler waited for: nothing for now, it is settled, or its connection ends.
-FATES = ("", "", "release", "ack", "lost", "named", "more")
+FATES = ("", "release", "ack", "again", "lost", "named", "more")
 WAITS = st.sampled_from([None, None, 1, 2])  # the consumer of which a frame says that it waits
 TERMS = st.tuples(
     st.sampled_from([0, 0, 0, 1, 4]),
@@ -357,33 +357,63 @@ class Clients(Connections):
         index=indices,
         consumer=st.integers(1, 2),
         room=st.sampled_from([0, 1, 1, 2]),
+        by=st.sampled_from(["begin", "ack", "step"]),
         fate=st.sampled_from(FATES),
     )
-    def wait(self, index: int, consumer: int, room: int, fate: str) -> None:
+    def wait(self, index: int, consumer: int, room: int, by: str, fate: str) -> None:
         """A handler waits, says a frame that says nothing else; what comes next is mostly begun for it.
 
-        It may go without it, or the connection is lost, with the message or after it.
+        That frame may be refused, or come twice. The handler may go without its message, or its connection is
+        lost, with the message or after it.
         """
         client = self._client(index)
         there = self.world.store.connections[client.connection].consumers
         if consumer not in there:
             self.consume(index, "q", 0, consumer)
-        self._now()
-        part, columns = settle_part("begin", "q", [])
-        client.send(client.frame([part], columns, waits=consumer))
-        self._said(client, consumer)
-        self._observe()
-        self.consume(index, "q", there[consumer].outstanding + room, consumer)
-        if room and not any(message.state == "READY" for message in self.model.of("q")):
-            self.publish(index, [0], [""], NO_TERMS, safe=True)
+        self._say(client, consumer, by)
+        self._bring(index, consumer, there[consumer].outstanding + room)
+        if room > 1:  # two may have come together
+            self._bring(index, consumer, there[consumer].outstanding + 1)
         if not fate:
             return
         self.sync()  # it has arrived
-        if fate in SETTLES:
-            self.settle(index, 1, 1, False, fate, None, False, recalled=True)
+        if fate == "again" and by == "ack":
+            self._resend(client, client.sequence)
+            self._bring(index, consumer, there[consumer].outstanding + 1)
+        elif fate == "release":
+            for _ in range(2):
+                self.settle(index, 0, 1, True, fate, None, False, recalled=True, waits=consumer)
+        elif fate == "ack":
+            self.settle(index, 0, 1, False, fate, None, False)
         else:
             self.disconnect(index)
-            self.resume(len(self.gone) - 1, int(fate == "named"), 1, has_more=fate == "more")
+            self.resume(len(self.gone) - 1, int(fate == "named"), 0, has_more=fate == "more")
+
+    def _say(self, client: Client, consumer: int, by: str) -> None:
+        """Say in a frame of this kind that a handler waits; a step is about what nobody holds."""
+        self._now()
+        part, columns = settle_part("begin" if by == "begin" else "ack", "q", [])
+        if by == "begin":
+            client.send(client.frame([part], columns, waits=consumer))
+            self._said(client, consumer)
+        elif by == "ack":
+            sent = Sent("ack", b"", "q", [], {"begin": False, "waits": consumer})
+            send = lambda: client.sequenced([part], columns, waits=consumer)  # noqa: E731
+            self._apply(client, sent, client.sequence + 1, send)
+        else:
+            part, columns = settle_part("ack", "q", [(1, 1, 2**40, 1)])
+            answer = client.sequenced([part], columns, step=1, waits=consumer)
+            assert answer["code"] == "lease_lost"
+        self._observe()
+
+    def _bring(self, index: int, consumer: int, prefetch: int) -> None:
+        """Let a consumer have so many, and see to it that there is something for it."""
+        client = self._client(index)
+        known = self.world.store.connections[client.connection].consumers[consumer]
+        self.consume(index, "q", prefetch, consumer)
+        room = prefetch - known.outstanding
+        if room > 0 and not any(message.state == "READY" for message in self.model.of("q")):
+            self.publish(index, [0] * room, [""] * room, NO_TERMS, safe=True)
 
     @rule(index=indices, for_ms=st.sampled_from([0, 50, 2_000]), goes_on=st.booleans())
     def pause(self, index: int, for_ms: int, goes_on: bool) -> None:

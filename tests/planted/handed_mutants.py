@@ -156,7 +156,7 @@ HANDED_MUTANTS: Final = (
         "session/machine.py",
         "        consumer.give_back_handed()\n        consumer.drop_buffer()\n",
         "        consumer.drop_buffer()\n",
-        ("sim", *BY_CLIENT),
+        ("client/test_machine_model.py",),
         "H4: its lease ends, and is charged",
         package=CLIENT,
     ),
