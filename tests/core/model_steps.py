@@ -29,7 +29,7 @@ TERMS = st.tuples(
 )
 
 
-def said(waits: int | None) -> dict[str, int]:
+def said(waits: int | None) -> dict[str, Any]:
     """Return what the header of a frame says of a consumer whose handler waits."""
     return {} if waits is None else {"waits": waits}
 
