@@ -82,12 +82,30 @@ def test_it_is_said_for_one_delivery() -> None:
 def test_an_ack_says_it_for_what_comes_next() -> None:
     world = World()
     client = waiting(world)
-    publish(world, 2)
+    publish(world)
     message, _ = handed(client)
     part, columns = settle_part("ack", "q", [message.run])
     client.sequenced([part], columns, waits=1)
-    assert client.messages()[0].sequence == message.sequence + 1
+    publish(world)
+    assert client.messages()[-1].sequence == message.sequence + 1
     assert states(world) == (0, 0, 1)
+    world.check()
+
+
+def test_what_is_ready_already_is_held() -> None:
+    """It leaves with the answer to the ack, and its own ack mostly begins it: that is one record, not two."""
+    world = World()
+    client = waiting(world)
+    publish(world, 3)
+    message, _ = handed(client)
+    part, columns = settle_part("ack", "q", [message.run])
+    client.sequenced([part], columns, waits=1)
+    assert states(world) == (1, 1, 0)
+    held = client.messages()[-1]
+    part, columns = settle_part("ack", "q", [held.run])
+    client.sequenced([part], columns)
+    client.inbox.clear()
+    assert states(world) == (0, 1, 0)
     world.check()
 
 

@@ -61,7 +61,7 @@ from minibrokerd.core.verbs import (
     unused,
     withdrawing,
 )
-from minibrokerd.core.verbs.attempts import lease_over, leases_over
+from minibrokerd.core.verbs.attempts import lease_over, leases_over, note_waits
 from minibrokerd.core.verbs.dispatching import dispatch, line_up_all, refill_later
 from minibrokerd.core.verbs.expiring import expire_some
 from minibrokerd.core.verbs.farewells import end_connection
@@ -296,7 +296,7 @@ def _frame(store: Store, frame: Frame) -> None:
             _sequenced(store, frame, frame.sequence)
             return
         if frame.waits is not None:
-            connection.waits = connection.consumers.get(frame.waits)
+            note_waits(store, connection, frame.waits)
         if frame.parts[0].row.alone:
             _request(store, frame)
         else:
@@ -383,7 +383,7 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
         store.emit(session.record_of(sequence, store.unix_ms), lost)
     connection = store.connections[frame.connection]
     if frame.waits is not None:  # not said by what is refused, nor again by what comes twice
-        connection.waits = connection.consumers.get(frame.waits)
+        note_waits(store, connection, frame.waits)
     if connection.confirms_many and not lost and rests_on > store.synced:
         confirm_with_others(store, connection, sequence, results, rests_on)
     else:

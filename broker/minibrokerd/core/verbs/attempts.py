@@ -17,7 +17,7 @@ from minibrokerd.core.model.deliveries import BegunSpan, Delivery
 from minibrokerd.core.model.messages import CAUSES, MEMORY, Message, Span, State, runs_of
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AttemptMeta, BeginMeta
-from minibrokerd.core.model.sessions import Session
+from minibrokerd.core.model.sessions import Connection, Session
 from minibrokerd.core.model.state import COUNTER_BITS, Store
 from minibrokerd.core.model.times import times_of
 from minibrokerd.core.model.transitions import begin, begin_together, change, wait
@@ -56,6 +56,18 @@ def begin_messages(store: Store, queue: Queue, messages: list[Message]) -> None:
             own_ms = unix_ms - message.block.unix_ms
             group.key_times.of(message.key, now_ms).waits.add(own_ms, 1)
     store.write_leases(BeginMeta, queue, messages)
+
+
+def note_waits(store: Store, connection: Connection, number: int) -> None:
+    """Note whose handler waits: the next message for it is begun as it is handed out, if it comes later.
+
+    What is ready now leaves in the same step, and its handler mostly ends by an ack that begins it, too: two
+    records, and two ways through the core, where one is enough.
+    """
+    consumer = connection.consumers.get(number)
+    if consumer is not None and store.by_number[consumer.queue_number].group.lanes.ready:
+        consumer = None
+    connection.waits = consumer
 
 
 def begin_handed(store: Store, queue: Queue, delivery: Delivery, count: int) -> bool:
