@@ -123,9 +123,14 @@ class Connections(RuleBasedStateMachine):
 
     def _said(self, client: Client, consumer: int | None) -> None:
         """A frame that says that a handler of a consumer waits was applied, for the first time."""
-        there = self.world.store.connections[client.connection].consumers
-        if consumer is not None:
-            self.waiting[client.connection] = consumer if consumer in there else 0
+        if consumer is None:
+            return
+        self.waiting[client.connection] = 0
+        known = self.world.store.connections[client.connection].consumers.get(consumer)
+        if known is not None:
+            queue = self.world.store.by_number[known.queue_number].name
+            if not any(message.state == "READY" for message in self.model.of(queue)):
+                self.waiting[client.connection] = consumer
 
     def _observe(self) -> None:
         """Apply to the model what the core handed out, and read what arrived."""
