@@ -40,7 +40,7 @@ HANDED_MUTANTS: Final = (
         LOGINS,
         "    if names_all:\n",
         "    if names_all or known:\n",
-        ("model", HANDED),
+        (HANDED, "model"),
         "4.3: what more than a login frame can name is handed out while its handlers run",
     ),
     Mutant(
