@@ -370,6 +370,9 @@ class Clients(Connections):
         there = self.world.store.connections[client.connection].consumers
         if consumer not in there:
             self.consume(index, "q", 0, consumer)
+        if room:  # what is ready is not begun: the consumer has that first
+            ready = sum(message.state == "READY" for message in self.model.of("q"))
+            self.consume(index, "q", there[consumer].outstanding + ready, consumer)
         self._say(client, consumer, by)
         self._bring(index, consumer, there[consumer].outstanding + room)
         if room > 1:  # two may have come together
@@ -381,8 +384,8 @@ class Clients(Connections):
             self._resend(client, client.sequence)
             self._bring(index, consumer, there[consumer].outstanding + 1)
         elif fate == "release":
-            for _ in range(2):
-                self.settle(index, 0, 1, True, fate, None, False, recalled=True, waits=consumer)
+            for is_unseen in (True, False):  # it comes again
+                self.settle(index, 0, 1, True, fate, None, False, recalled=is_unseen)
         elif fate == "ack":
             self.settle(index, 0, 1, False, fate, None, False)
         else:

@@ -88,6 +88,14 @@ HANDED_MUTANTS: Final = (
         "5.3: a handler holds up the loop that is to read what is begun for another one",
     ),
     Mutant(
+        "what is ready already is begun for a handler that waits",
+        ATTEMPTS,
+        "        consumer = None\n    connection.waits = consumer\n",
+        "        assert connection.main\n    connection.waits = consumer\n",
+        ("model", HANDED),
+        "5.3: of a backlog each message has two records",
+    ),
+    Mutant(
         "what is said to be begun has no lease",
         ATTEMPTS,
         "    begin_messages(store, queue, messages)\n    return True\n",
@@ -117,7 +125,7 @@ HANDED_MUTANTS: Final = (
         "            _sequenced(store, frame, frame.sequence)\n            return\n",
         "            _sequenced(store, frame, frame.sequence)\n"
         "            if frame.waits is not None:\n"
-        "                connection.waits = connection.consumers.get(frame.waits)\n"
+        "                note_waits(store, connection, frame.waits)\n"
         "            return\n",
         ("model", HANDED),
         "H3: what comes next is begun for nobody",
@@ -127,7 +135,7 @@ HANDED_MUTANTS: Final = (
         CORE,
         "            _sequenced(store, frame, frame.sequence)\n            return\n",
         "            if frame.waits is not None and frame.sequence not in connection.session.window:\n"
-        "                connection.waits = connection.consumers.get(frame.waits)\n"
+        "                note_waits(store, connection, frame.waits)\n"
         "            _sequenced(store, frame, frame.sequence)\n"
         "            return\n",
         ("model", HANDED),
