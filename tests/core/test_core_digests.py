@@ -6,8 +6,6 @@ one of them, or in several.
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 from core_client import Client
 from harness import World
@@ -19,6 +17,7 @@ from minibrokerd.core.core import Core
 from minibrokerd.core.durable import digest
 from minibrokerd.core.model.inputs import Forward
 from minibrokerd.log.seam import Digested
+from support.counting import calls_of
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -97,18 +96,12 @@ def calls_of_a_start(frames: int, bodies: int) -> int:
     world.digests = True
     parts = [part for part in world._digested() if isinstance(part, Digested)]
     core = Core(BodyStore())
-    made = 0
 
-    def count(frame: object, event: str, argument: object) -> None:
-        nonlocal made
-        made += event == "call"
-
-    sys.setprofile(count)
-    try:
+    def start() -> None:
         for part in parts:
             core.replay(part)
         core.opened(9, world.now_ms + 1, world.unix_ms, clean=False, next_batch=10_000)
-    finally:
-        sys.setprofile(None)
+
+    made = calls_of(start)
     assert core.store.queues["q"].count() > 2 * frames
     return made

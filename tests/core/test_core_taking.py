@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from types import FrameType
-from typing import Any
-
 import pytest
 from core_client import Client
 from harness import World
+
+from support.counting import calls_of
 
 KINDS = ("keyed", "begun")
 
@@ -41,18 +39,7 @@ def held(count: int, kind: str, size: int = 1_000) -> tuple[World, Client, tuple
 def calls_of_an_ack(count: int, kind: str) -> int:
     """Return how many functions are called when a run of so many is acked."""
     _, client, (token, origin, first) = held(count, kind)
-    calls = 0
-
-    def note(frame: FrameType, event: str, argument: Any) -> None:
-        nonlocal calls
-        calls += event == "call"
-
-    sys.setprofile(note)
-    try:
-        client.settle_runs("ack", "q", [(token, origin, first, count)])
-    finally:
-        sys.setprofile(None)
-    return calls
+    return calls_of(lambda: client.settle_runs("ack", "q", [(token, origin, first, count)]))
 
 
 @pytest.mark.parametrize("kind", KINDS)

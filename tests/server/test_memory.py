@@ -37,6 +37,12 @@ def test_memory_is_given_back_when_a_backlog_has_gone(
     assert len(calls) == trims
 
 
+def printed_by(code: str) -> str:
+    """Return what a fresh interpreter prints: what it does to its heap, or to its collector, stays there."""
+    line = [sys.executable, "-c", code]
+    return subprocess.run(line, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.skipif(memory._OPTION is None, reason="this C library has one heap")
 def test_what_a_thread_used_is_given_back() -> None:
     """What is large is mapped apart; once some of that was freed, a heap keeps as much at its end."""
@@ -46,8 +52,7 @@ def test_what_a_thread_used_is_given_back() -> None:
         "def run(): thread = Thread(target=use); thread.start(); thread.join(); memory.give_back()\n"
         "before = memory.resident_bytes(); run(); print(memory.resident_bytes() - before)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < MIB
+    assert int(printed_by(code)) < MIB
 
 
 def test_the_gauge_goes_by_the_resident_size_while_it_grows() -> None:
@@ -76,8 +81,7 @@ def test_no_pass_of_the_collector_looks_at_what_an_earlier_one_saw() -> None:
         "kept = [[n] for n in range(300_000)]\n"
         "print(len(seen), max(seen), gc.get_freeze_count() >= 295_000)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    passes, most, frozen = done.stdout.split()
+    passes, most, frozen = printed_by(code).split()
     assert int(passes) >= 50
     assert int(most) <= 2 * memory.YOUNG_OBJECTS
     assert frozen == "True"

@@ -64,16 +64,21 @@ class Shell:
         self.pager.read(effects.reads)
 
 
-def cold_world(monkeypatch: pytest.MonkeyPatch) -> World:
-    """Return a world with twelve messages, most of which left memory."""
-    for module, name, value in (
-        (paging, "AHEAD_MESSAGES", 2), (Sums, "large_bytes", 0), (cold, "CHUNK_FRAMES", 1),
-    ):  # fmt: skip
-        monkeypatch.setattr(module, name, value)
+def filled(count: int, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Return a world with so many messages, of which all but two may leave memory, however little it is."""
+    monkeypatch.setattr(paging, "AHEAD_MESSAGES", 2)
+    monkeypatch.setattr(Sums, "large_bytes", 0)
     world = World(segment_batches=100)
     client = world.hello("p")
-    for number in range(12):
+    for number in range(count):
         client.publish("q", b"%d" % number)
+    return world
+
+
+def cold_world(monkeypatch: pytest.MonkeyPatch) -> World:
+    """Return a world with twelve messages, most of which left memory."""
+    monkeypatch.setattr(cold, "CHUNK_FRAMES", 1)
+    world = filled(12, monkeypatch)
     world.freeze()
     monkeypatch.setattr(paging, "AHEAD_MESSAGES", 8)
     return world
@@ -128,14 +133,10 @@ async def test_a_start_on_very_many_queues_reads_for_some_of_them(
 def test_what_is_not_needed_soon_leaves_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of any queue two messages may leave in a step; the steps end when nothing leaves any more."""
     for module, name, value in (
-        (paging, "AHEAD_MESSAGES", 2), (Sums, "large_bytes", 0), (paging, "SMALL_BYTES", 0),
-        (paging, "EASY_LOOKS", 2), (pager, "MUCH_BYTES", 1),
+        (paging, "SMALL_BYTES", 0), (paging, "EASY_LOOKS", 2), (pager, "MUCH_BYTES", 1),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
-    world = World(segment_batches=100)
-    client = world.hello("p")
-    for number in range(7):
-        client.publish("q", b"%d" % number)
+    world = filled(7, monkeypatch)
     shell, left = Shell(world), []
     shell.pager.ease()
     shell.pager.ease()  # a second is over: there is one chain of steps
