@@ -17,6 +17,7 @@ except ImportError:
     sync_playwright = Axe = None  # type: ignore[assignment, misc]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SETTLED = "Promise.allSettled(document.getAnimations().map((each) => each.finished))"
 PHONE = {"width": 390, "height": 844}
 needs_browser = pytest.mark.skipif(
     CHROMIUM is None or sync_playwright is None,
@@ -67,7 +68,11 @@ def sign_in(page: Any) -> None:
 
 
 def barriers(page: Any, *rules: str) -> list[str]:
-    """Return what axe-core finds on a page that keeps people from using it, and where; by all rules, or these."""
+    """Return what axe-core finds on a page that keeps people from using it, and where; by all rules, or these.
+
+    Transitions end first: half-way from one scheme of colours to the other a text has the contrast of neither.
+    """
+    page.evaluate(SETTLED)
     options = {"resultTypes": ["violations"], **({"runOnly": list(rules)} if rules else {})}
     return [
         f"{each['id']}: {node['target']} {node.get('failureSummary', '')}"
