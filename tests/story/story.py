@@ -65,6 +65,7 @@ class Story:
         db.close()
         self.kills: list[Kill] = []
         self.notes: list[str] = []  # what happened, in words
+        self._lives = 1  # of the broker
         self._start()
 
     def _start(self) -> None:
@@ -173,8 +174,12 @@ class Story:
         self._await_work()
         self.notes.append("killed the broker")
         self._broker.kill()
-        self.kills.append(Kill(monotonic_ns(), None))
-        self._broker.start()
+        self.kills.append(Kill(monotonic_ns(), None, self._lives))
+        self._start_again(self._broker)
+
+    def _start_again(self, service: Service) -> None:
+        self._lives += service is self._broker
+        service.start()
 
     def deploy(self) -> None:
         """SIGTERM to all at once; each is started again when it has ended."""
@@ -193,7 +198,7 @@ class Story:
                 if not lasts(service.process, LOOK_EVERY_S):
                     service.await_end(asked.pop(service))
                     if again:
-                        service.start()
+                        self._start_again(service)
                 assert monotonic() < deadline_s, f"{service.name} hangs:\n{service.output[-4000:]}"
         if not again:
             self._broker.await_end(self._broker.ask())

@@ -1,4 +1,9 @@
-"""The books of the story: what was answered, what was done, and what was running when somebody was killed."""
+"""The books of the story: what was answered, what was done, and what was running when somebody was killed.
+
+A kill is a reason for a second run of a message until the end of the first one is known to be safe, and no longer.
+When that was is no matter of a clock: half of the messages say so themselves (`app/work.py`), and what its worker
+acked before one of these in the same queue is in the log before it.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +14,46 @@ from pathlib import Path
 
 from shoppers import Answer
 
-MOMENT_NS = 100_000_000  # the ack of what ended before a kill may not have left; what had left may yet begin
+EPOCH_BITS = 40  # of a token, above which it says in which life of the broker it was handed out
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """A SIGKILL at a monotonic time, of these processes; None: of the broker, which meets all that runs."""
+    """A SIGKILL at a monotonic time, of these processes; None: of the broker, in this life of it."""
 
     time_ns: int
     pids: frozenset[int] | None
+    life: int = 0
 
 
 @dataclass(slots=True)
 class Run:
-    """One time that a handler was called: from `begun_ns` to `done_ns`, if it came to its end."""
+    """One time that a handler was called: from `begun_ns` to `done_ns`, if it came to its end.
+
+    Then the worker learns of it, at `told_ns`, and acks it; from `safe_ns` on that is known to be in the log.
+    """
 
     token: int
     attempt: int
     pid: int
     begun_ns: int
     done_ns: int | None = None
+    worker: int | None = None
+    told_ns: int | None = None
+    safe_ns: int | None = None
 
     def was_hit(self, kill: Kill) -> bool:
-        """Return whether it ran at the kill, or had ended or was about to begin."""
-        ran = self.done_ns is None or self.done_ns > kill.time_ns - MOMENT_NS
-        return self.begun_ns <= kill.time_ns + MOMENT_NS and ran and self.is_of(kill)
+        """Return whether its end may have got lost by the kill."""
+        if kill.pids is None:  # what that broker had handed out may begin a while after it
+            return self.token >> EPOCH_BITS <= kill.life and _is_later(self.safe_ns, kill)
+        if self.pid not in kill.pids or self.begun_ns > kill.time_ns:
+            return False
+        only_its_handler = self.worker is not None and self.worker not in kill.pids
+        return _is_later(self.told_ns if only_its_handler else self.safe_ns, kill)
 
-    def is_of(self, kill: Kill) -> bool:
-        """Return whether the kill was of the broker, or of the process of this run."""
-        return kill.pids is None or self.pid in kill.pids
+
+def _is_later(time_ns: int | None, kill: Kill) -> bool:
+    return time_ns is None or time_ns > kill.time_ns
 
 
 @dataclass(slots=True)
@@ -85,16 +101,27 @@ def audited(ledger: Path, kills: list[Kill], answers: list[Answer]) -> Outcome:
 
 def _read(ledger: Path, outcome: Outcome) -> dict[str, list[Run]]:
     runs: dict[str, list[Run]] = defaultdict(list)
+    acked: dict[tuple[int, str], list[Run]] = defaultdict(list)  # by worker and queue, in order
     for line in ledger.read_text().splitlines():
         verb, time_ns, queue, id, token, attempt, pid = line.split()
         its = runs[f"{queue} {id}"]
         if verb == "begun":
             its.append(Run(int(token), int(attempt), int(pid), int(time_ns)))
-        elif verb == "done":
-            (run,) = [run for run in its if run.token == int(token)]
+            continue
+        (run,) = [run for run in its if run.token == int(token)]
+        if verb == "done":
             run.done_ns = int(time_ns)
+        elif verb == "told":
+            run.worker, run.told_ns = int(pid), int(time_ns)
+            acked[run.worker, queue].append(run)
+        elif verb == "safe":
+            run.safe_ns = int(time_ns)
         else:
             outcome.faults.append(f"published before its commit: {queue} {id}")
+    for order in acked.values():
+        for before, run in pairwise(reversed(order)):
+            times_ns = [each.safe_ns for each in (before, run) if each.safe_ns is not None]
+            run.safe_ns = min(times_ns, default=None)
     return runs
 
 

@@ -8,7 +8,7 @@ from random import SystemRandom
 
 import pytest
 from shoppers import Answer
-from story_books import Kill, audited
+from story_books import EPOCH_BITS, Kill, audited
 from story_campaign import CHECKOUT
 
 from story import told
@@ -55,3 +55,53 @@ def test_the_books_find_what_is_wrong(tmp_path: Path, lines: str, fault: str) ->
     faults = audited(tmp_path / "ledger", kills, [Answer(0, "q", "1-0", 0.1)]).faults
     assert len(faults) == bool(fault), faults
     assert fault in "".join(faults)
+
+
+WORKER_DIES = Kill(3_000, frozenset({7, 9}))  # with the process of its handler
+HANDLER_DIES = Kill(3_000, frozenset({9}))
+BROKER_DIES = Kill(3_000, None, life=1)
+LIFE = 1 << EPOCH_BITS
+
+
+@pytest.mark.parametrize(
+    ("first", "life", "kill", "is_reason"),
+    [
+        ("begun 1 9, done 2 9", 1, WORKER_DIES, True),
+        (
+            "begun 1 9, done 2 9, told 3 7",
+            1,
+            WORKER_DIES,
+            True,
+        ),  # and acked in the broker's absence
+        ("begun 1 9, done 2 9, told 3 7, safe 4000 7", 1, WORKER_DIES, True),
+        ("begun 1 9, done 2 9, told 3 7, safe 2999 7", 1, WORKER_DIES, False),
+        ("begun 1 9, done 2 9", 1, HANDLER_DIES, True),
+        ("begun 1 9, done 2 9, told 4000 7", 1, HANDLER_DIES, True),
+        ("begun 1 9, done 2 9, told 2999 7", 1, HANDLER_DIES, False),
+        ("begun 3001 9, done 3002 9", 1, HANDLER_DIES, False),  # another one of that number
+        ("begun 1 8, done 2 8", 1, WORKER_DIES, False),
+        ("begun 1 9, done 2 9, told 3 7", 1, BROKER_DIES, True),
+        ("begun 1 9, done 2 9, told 3 7, safe 4000 7", 1, BROKER_DIES, True),
+        ("begun 1 9, done 2 9, told 3 7, safe 2999 7", 1, BROKER_DIES, False),
+        ("begun 3001 9, done 3002 9, told 3003 7", 1, BROKER_DIES, True),  # handed out before
+        ("begun 3001 9, done 3002 9, told 3003 7", 2, BROKER_DIES, False),
+        ("begun 1 9, done 2 9, told 3 7, other 4 7", 1, WORKER_DIES, False),
+    ],
+)
+def test_a_kill_is_a_reason_until_the_end_is_safe(
+    tmp_path: Path, first: str, life: int, kill: Kill, is_reason: bool
+) -> None:
+    """Of `other`, another message of the same worker and queue, the ack is confirmed in time."""
+    lines = []
+    for verb, time_ns, pid in map(str.split, [*first.split(", "), "begun 8000 6", "done 8001 6"]):
+        where = f"q 1-0 {LIFE * (life + (pid == '6'))} 1 {pid}"
+        if verb == "other":
+            where = f"q 1-1 {LIFE * life} 1 {pid}"
+            lines += [f"{each} {time_ns} {where}" for each in ("begun", "done", "told", "safe")]
+        else:
+            lines.append(f"{verb} {time_ns} {where}")
+    (tmp_path / "ledger").write_text("\n".join(lines))
+    faults = audited(tmp_path / "ledger", [kill], [Answer(0, "q", "1-0", 0.1)]).faults
+    assert [fault.partition(":")[0] for fault in faults] == (
+        [] if is_reason else ["done again without a reason"]
+    )

@@ -1,6 +1,7 @@
 """The workers of the story: one handler in the loop, one in threads, one in processes of its own.
 
-Each writes two lines into the ledger: `begun` before anything else, `done` at the end.
+Each writes two lines into the ledger: `begun` before anything else, `done` at the end. Then the worker writes
+`told` and, of every second message, which it acks itself, `safe` when that is confirmed; it acks others silently.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import random
 import sqlite3
 import threading
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import minibroker
@@ -30,6 +32,16 @@ def note(verb: str, message: Any) -> None:
 def some_time() -> float:
     """Return how long a message takes, in seconds: most are quick, some run when a kill comes."""
     return 1.0 if random.random() < 0.05 else random.uniform(0, 0.05)
+
+
+@app.middleware
+async def told(message: Message[Any]) -> AsyncIterator[None]:
+    """Say that a handler has ended, and of every second message when that is safe."""
+    yield
+    note("told", message)
+    if message.sequence % 2:
+        await message.ack(confirmed=True)
+        note("safe", message)
 
 
 @app.handler("mails", concurrency=8, lease=2)
