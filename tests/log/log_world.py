@@ -13,7 +13,7 @@ from zlib import crc32
 
 from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.fileops import FileOps
-from minibrokerd.log.seam import Batch, Record
+from minibrokerd.log.seam import Batch, Record, Room
 from minibrokerd.log.writer import Job
 
 SEGMENT_BYTES = 16 * 1024
@@ -89,6 +89,12 @@ class Engine:
         self.hand(self.batch(*tails))
         await asyncio.wait_for(self.news.wait(), PATIENCE_SECONDS)
         assert self.synced[-1] == self.number
+
+    async def await_room(self, size_bytes: int) -> None:
+        """Return when there is room for records of so many bytes, and so the reserve is whole."""
+        while self.log.room_for(size_bytes) is not Room.GRANTED:
+            self.room.clear()
+            await asyncio.wait_for(self.room.wait(), PATIENCE_SECONDS)
 
     def close(self) -> None:
         """Close the log with a footer."""

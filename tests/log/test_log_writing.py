@@ -11,6 +11,7 @@ from threading import current_thread
 import pytest
 from log_world import NOW_MS, PATIENCE_SECONDS, UNIX_MS, Engine, FaultyOps, record
 
+from minibrokerd.log.allocation import Allocation
 from minibrokerd.log.failures import DamagedLog, LogFailed, NotWritable
 from minibrokerd.log.seam import Batch, Log, Room
 
@@ -235,6 +236,7 @@ async def test_the_log_goes_on_in_new_segments(tmp_path: Path) -> None:
     for (tail,) in sent:
         await engine.append(tail)
     assert len(segments(tmp_path / "d")) >= 10
+    await engine.await_room(700)  # the thread may have had no moment between two batches
     assert engine.log.segments.reserve_segments == 3
     engine.close()
     assert Engine(tmp_path / "d").recover() == sent
@@ -353,13 +355,30 @@ async def test_room_ends_with_the_segment(tmp_path: Path) -> None:
     engine.close()
 
 
+async def test_room_that_is_made_while_it_is_asked_for_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread of the log makes the reserve whole between two looks of the loop at it."""
+    engine = Engine(tmp_path / "d", segment_bytes=SMALL).open()
+    made = engine.log._allocation
+    made.prepare_next()
+    missing, is_whole = made.reserve.pop(), vars(Allocation)["whole"].fget
+
+    def whole(self: Allocation) -> bool:
+        if missing not in made.reserve:
+            made.reserve.append(missing)
+        return bool(is_whole(self))
+
+    monkeypatch.setattr(Allocation, "whole", property(whole))
+    await engine.await_room(100)
+    engine.close()
+
+
 async def test_publishes_leave_no_trace_in_the_room(tmp_path: Path) -> None:
     """A lone publisher asks for a little more than it writes, each time, for ever: nothing may add up."""
     engine = Engine(tmp_path / "d", segment_bytes=SMALL).open()
     for _ in range(60):
-        while engine.log.room_for(900) is not Room.GRANTED:
-            await asyncio.wait_for(engine.room.wait(), PATIENCE_SECONDS)
-        engine.room.clear()
+        await engine.await_room(900)
         await engine.append(b"small")
     assert len(engine.synced) == 60
     engine.close()
@@ -369,10 +388,7 @@ async def test_the_largest_publish_gets_room_in_the_end(tmp_path: Path) -> None:
     engine = Engine(tmp_path / "d", segment_bytes=SMALL).open()
     await engine.append(b"x" * 1000)
     largest = engine.log.sizes.batch_bytes
-    while engine.log.room_for(largest) is Room.WAIT:  # unless the writer was quicker
-        await asyncio.wait_for(engine.room.wait(), PATIENCE_SECONDS)
-        engine.room.clear()
-    assert engine.log.room_for(largest) is Room.GRANTED
+    await engine.await_room(largest)
     engine.close()
 
 

@@ -220,12 +220,16 @@ class FileLog:
 
     def room_for(self, size_bytes: int) -> Room:
         """Grant room for records of `size_bytes` out of what is there, reserve excepted."""
-        if self._has_room(self.segments.under_way_bytes + BATCH_OVERHEAD_BYTES + size_bytes):
+        needed = self.segments.under_way_bytes + BATCH_OVERHEAD_BYTES + size_bytes
+        if self._has_room(needed):
             return Room.GRANTED
         already_asked, self._room_awaited = self._room_awaited, True
         if self._allocation.failed is not None:
             return Room.REFUSED
-        if not (already_asked or self._allocation.whole):
+        if self._allocation.whole:
+            # The thread may have made it so since it was looked at, and nothing that is to come would tell.
+            return Room.GRANTED if self._has_room(needed) else Room.WAIT
+        if not already_asked:
             job = Job(self._prepare, self._tell_room)
             job.expect_callback()
             self._put(job)
