@@ -6,7 +6,7 @@ import gc
 
 import pytest
 from harness import World
-from test_core_logs import archives, bodies, everything, group, make_log, offsets, read
+from test_core_logs import archives, bodies, everything, group, log_of, make_log, offsets, read
 
 from minibrokerd.core.model.retained import Forget, Piece
 from minibrokerd.engine.archivist import SyncFailed
@@ -156,6 +156,52 @@ def test_small_segments_take_what_is_fed_in_batches(crash: bool) -> None:
         client.settle("ack", *messages)
     assert got == [offset for offset, _, _ in found]
     world.check()
+
+
+def test_a_group_is_fed_no_more_at_once_than_room_was_found_for() -> None:
+    """What the files have as one frame is given in parts, and what is left of it is behind the group."""
+    world = World(sizes=sizes_of(64 * 1024))
+    client = world.hello()
+    make_log(client)
+    client.publish("log", *[bytes(1_000)] * 40)
+    world.files.lag = True
+    queue = world.queue(group(client))
+    (feeder,) = log_of(world).feeders.values()
+    steps = 0
+    while queue.count() < 40:
+        before = queue.count()
+        world.files.work()
+        steps += 1
+        assert 0 < (queue.count() - before) * 1_000 < world.sizes.apply_bytes
+        assert (feeder.lag(), feeder.is_at_end) == (40 - queue.count(), queue.count() == 40)
+    assert steps > 1
+
+
+def test_a_message_that_is_larger_than_the_segments_are_by_now_is_fed_once() -> None:
+    """It stands in one batch with the position behind it, which is larger than others."""
+    world = World(sizes=sizes_of(1024 * 1024))
+    client = world.hello()
+    make_log(client)
+    client.publish("log", b"a", b"b" * 100_000, b"c")
+    world.sizes = sizes_of(64 * 1024)
+    world.restart()
+    client = world.hello()
+    world.auto_sync = False
+    client.request({"op": "log_group_set", "queue": "log", "group": "g"})
+    got: list[int] = []
+    while len(got) < 3:
+        world.files.catch_up()
+        world.close_batch()
+        world.sync_one()
+        if world.store.queues["log@g"].count():
+            world.restart(clean=False)
+            world.auto_sync = True
+            client = world.hello()
+            messages = client.receive_all("log@g")
+            got += offsets(messages)
+            client.settle("ack", *messages)
+            world.auto_sync = False
+    assert got == [0, 1, 2]
 
 
 def test_what_nobody_waits_for_pauses_while_somebody_waits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,17 +19,17 @@ LOG_WORLD_MUTANTS: Final = (
     Mutant(
         "what was fed to a group is not in its position",
         "core/verbs/feeding.py",
-        "            feeder.write(store)\n            batch_bytes = 0\n    if",
-        "            batch_bytes = 0\n    if",
+        "            feeder.position = position\n            feeder.write(store)\n",
+        "            feeder.position = position\n",
         LOGS,
         "I7: after a crash everything since comes again, also what was acked",
     ),
     Mutant(
         "a group that is fed again leaves a message out",
         "core/verbs/feeding.py",
-        "    asked = Fetch(number, feeder.position, feeder.since_unix_ms, FETCH_BYTES)\n",
+        "    asked = Fetch(number, feeder.position, feeder.since_unix_ms, most_bytes)\n",
         "    at = feeder.position + bool(feeder.position)\n"
-        "    asked = Fetch(number, at, feeder.since_unix_ms, FETCH_BYTES)\n",
+        "    asked = Fetch(number, at, feeder.since_unix_ms, most_bytes)\n",
         LOGS,
         "G1: it never comes to the group",
     ),

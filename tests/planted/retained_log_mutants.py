@@ -26,10 +26,26 @@ RETAINED_LOG_MUTANTS: Final = (
     Mutant(
         "the position of a group may stand in another batch than its messages",
         "core/verbs/feeding.py",
-        "store.keep_together(max(size, most) + 2 * PUBLISH_OVERHEAD_BYTES)",
-        "store.keep_together(size)",
+        "        with undivided(store, size + PUBLISH_OVERHEAD_BYTES):\n",
+        "        with undivided(store, 0):\n",
         ("core/test_core_log_files.py",),
         "a crash between them hands messages out again",
+    ),
+    Mutant(
+        "a group is fed only what the segments have room for at once",
+        "engine/admission.py",
+        "        size = min(size, self._log.sizes.apply_bytes)\n",
+        "",
+        ("server/test_admission.py", "server/test_small_segments.py"),
+        "I9: a group that is behind by more than a small segment waits for ever",
+    ),
+    Mutant(
+        "a group of small segments is fed all that was read",
+        "core/verbs/feeding.py",
+        "        elif taken and total + size > most_bytes:\n",
+        "        elif taken and total > 1_000 * most_bytes:\n",
+        ("core/test_core_log_files.py",),
+        "more is written than there is room for, out of the reserve",
     ),
     Mutant(
         "a full group is not looked at again",

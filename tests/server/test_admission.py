@@ -93,9 +93,10 @@ class World:
 
     # -- what a test does
 
-    def publish(self, sequence: int, size: int = KIB, connection: int = 1) -> None:
+    def publish(self, sequence: int, size: int = KIB, connection: int = 1, parts: int = 1) -> None:
         part = {"op": "publish", "queue": "q", "count": 1}
-        self._frame([part], connection, struct.pack("<II", 0, size), bytes(size), sequence=sequence)
+        lengths, blob = struct.pack("<II", 0, size) * parts, bytes(size) * parts
+        self._frame([part] * parts, connection, lengths, blob, sequence=sequence)
 
     def ack(self, sequence: int, connection: int = 1, runs: int = 1) -> None:
         part = {"op": "ack", "queue": "q", "runs": runs}
@@ -178,6 +179,15 @@ def test_room_is_asked_for_what_is_pending_and_what_comes() -> None:
     world.publish(1)
     (asked,) = world.asked
     assert 10_000 + KIB + PUBLISH_OVERHEAD_BYTES < asked < 10_000 + KIB + 2 * PUBLISH_OVERHEAD_BYTES
+
+
+def test_no_more_room_is_asked_for_than_there_ever_is() -> None:
+    """Parts count as more than they take, and what a larger segment had may be published again by the server."""
+    world = World()
+    most = world.sizes.batch_bytes
+    world.publish(1, 600, parts=limits.MAX_PARTS_PER_FRAME)
+    assert world.admission.has_room(100 * most)
+    assert 0 < min(world.asked) <= max(world.asked) <= most
 
 
 def test_a_flood_behind_what_waits_ends_its_connection_alone() -> None:

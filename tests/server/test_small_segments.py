@@ -113,6 +113,27 @@ async def test_settings_of_many_queues_are_copied_forward_beside_traffic(
     assert server.running
 
 
+@segments
+async def test_a_group_is_fed_more_than_a_segment_takes(
+    segment_bytes: int, start_broker: StartBroker
+) -> None:
+    """What is read of the files at once is a megabyte: of small segments none has room for that."""
+    server = start_broker("--segment-bytes", str(segment_bytes))
+    bodies = [b"%d" % number + b"." * 1_000 for number in range(2_000)]
+    async with minibroker.connect(server.url) as broker:
+        log = broker.queue("log", kind="log")
+        for at in range(0, len(bodies), 20):
+            await log.publish_many(bodies[at : at + 20])
+        await broker.log("log").declare_group("g")
+        group, got = broker.queue("log@g"), list[bytes]()
+        while len(got) < len(bodies):
+            messages = await group.receive(count=500, wait=20)
+            assert messages, f"nothing comes behind {len(got)}"
+            got += [message.raw for message in messages]
+            await asyncio.gather(*[message.ack() for message in messages])
+    assert got == bodies
+
+
 async def test_a_log_with_larger_messages_goes_on_in_smaller_segments(
     start_broker: StartBroker, tmp_path: Path
 ) -> None:

@@ -112,6 +112,8 @@ class Admission:
         """Whether the server itself may publish so many bytes: as `admits` judges a frame."""
         if self._pager.is_full or (self._forwarder.is_behind and not self._may_write(size)):
             return False
+        # What is more than one apply may write would wait for ever: it comes in parts, or a segment is larger.
+        size = min(size, self._log.sizes.apply_bytes)
         return self._log.room_for(self._door.pending_bytes + size) is Room.GRANTED
 
     def look_at_waiting(self) -> None:
@@ -150,6 +152,9 @@ class Admission:
 
     def _admits_publish(self, frame: Frame) -> bool:
         size = frame.size + PUBLISH_OVERHEAD_BYTES * len(frame.parts)
+        size = min(
+            size, self._log.sizes.apply_bytes
+        )  # what has more in its records the core refuses
         too_large = frame.size > self._log.sizes.frame_bytes
         room = Room.REFUSED
         if not (too_large or self._pager.is_full):

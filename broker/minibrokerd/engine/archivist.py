@@ -34,6 +34,7 @@ from minibrokerd.core.model.retained import (
 )
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.seam import Record
+from minibrokerd.log.sizes import PUBLISH_OVERHEAD_BYTES
 from minibrokerd.process.logs import events
 from minibrokerd.retained.compacting import CompactionResult
 from minibrokerd.retained.frames import Chunk, Frame
@@ -216,7 +217,8 @@ class Archivist:
 
     def _fetched(self, work: Fetch, found: _Read) -> None:
         chunk = found.chunk
-        if work.group and not self._has_room(sum(len(frame.tail) for frame in chunk.frames)):
+        size = sum(len(frame.tail) + PUBLISH_OVERHEAD_BYTES for frame in chunk.frames)
+        if work.group and not self._has_room(size):
             # Of what was read nothing is kept meanwhile: there may be a thousand groups.
             self._later.append(work)
             self._look_for_room()

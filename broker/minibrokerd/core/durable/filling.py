@@ -1,4 +1,7 @@
-"""Copies fill the segment that is written: what stays empty in each is what a pass over a full disk costs."""
+"""How full batches get: copies fill the segment that is written, and what must not be parted makes a larger one.
+
+What stays empty in each segment is what a pass over a full disk costs.
+"""
 
 from __future__ import annotations
 
@@ -22,3 +25,16 @@ def filling(store: Store, rest_bytes: int) -> Iterator[None]:
         effects.ended.append((store.open_batch, effects.records, effects.record_bytes))
         effects.records, effects.record_bytes = [], 0
         store.open_batch += 1
+
+
+@contextmanager
+def undivided(store: Store, size_bytes: int) -> Iterator[None]:
+    """Have what is emitted meanwhile, of so many bytes at the most, stand in one batch.
+
+    That is larger than others, as its segment is, where a message was published when segments were larger.
+    """
+    apply_bytes = store.sizes.apply_bytes
+    store.keep_together(size_bytes)
+    store.room_bytes = max(size_bytes, apply_bytes)
+    yield
+    store.room_bytes = apply_bytes

@@ -10,6 +10,7 @@ from collections import deque
 from itertools import chain
 from typing import Final
 
+from minibrokerd.core.durable.filling import undivided
 from minibrokerd.core.model.columns import read_columns, spans_of
 from minibrokerd.core.model.inputs import Fetched
 from minibrokerd.core.model.lifetimes import limit
@@ -35,8 +36,8 @@ def feed(store: Store, feeder: Feeder) -> None:
     if queue.count() >= WINDOW_MESSAGES or queue.live_bytes >= WINDOW_BYTES:
         store.retained.full[feeder] = None
         return
-    number = feeder.log.queue.number
-    asked = Fetch(number, feeder.position, feeder.since_unix_ms, FETCH_BYTES)
+    number, most_bytes = feeder.log.queue.number, min(FETCH_BYTES, _most_bytes(store))
+    asked = Fetch(number, feeder.position, feeder.since_unix_ms, most_bytes)
     asked.group, asked.generation = queue.number, feeder.generation
     feeder.is_fetching = True
     store.effects.ask(asked)
@@ -85,36 +86,51 @@ def _publish(store: Store, feeder: Feeder, command: Fetched) -> None:
         return
     start = max(start, feeder.log.floor)  # it may have been purged since it was read
     feeder.since_unix_ms = 0
-    most = store.sizes.apply_bytes // 2
-    batch_bytes, left = 0, deque(command.pieces)
+    left = deque(command.pieces)
     if start < feeder.upto:
         some = [only(piece, start, feeder.upto, feeder.only_key) for piece in command.pieces]
         left = deque(chain.from_iterable(some))
+    pieces, size = _take(left, start, _most_bytes(store))
+    position = max(command.next_offset, start)
+    if left:  # what is larger than that is asked for again
+        position, feeder.is_at_end = left[0].first, False
+        assert feeder.behind is not None, "it was counted"
+        feeder.behind += sum(piece.count for piece in left)
+    if pieces or position != feeder.position:
+        with undivided(store, size + PUBLISH_OVERHEAD_BYTES):
+            for piece in pieces:
+                _publish_piece(store, feeder, piece)
+            feeder.position = position
+            feeder.write(store)
+
+
+def _most_bytes(store: Store) -> int:
+    """Return how much is fed at once: a batch has it with the position behind it, also in very small segments."""
+    return store.sizes.apply_bytes // 2
+
+
+def _take(left: deque[Piece], start: int, most_bytes: int) -> tuple[list[Piece], int]:
+    """Take from `left` what stands behind `start` and fits; return it, one message at least, and what it takes."""
+    taken: list[Piece] = []
+    total = 0
     while left:
         piece = left.popleft()
-        if piece.first + piece.count <= start:
+        stop = piece.first + piece.count
+        if stop <= start:
             continue
         if piece.first < start:
-            piece = cut(piece, start, piece.first + piece.count)
+            piece = cut(piece, start, stop)
         size = piece.extent.size + PUBLISH_OVERHEAD_BYTES
-        if size > most and piece.count > 1:  # the segments are very small
+        if size > most_bytes and piece.count > 1:
             middle = piece.first + piece.count // 2
-            left.appendleft(cut(piece, middle, piece.first + piece.count))
-            left.appendleft(cut(piece, piece.first, middle))
-            continue
-        if not batch_bytes or batch_bytes + size > most:
-            # All that may come before the position is written: pieces up to `most`, or one that is larger.
-            store.keep_together(max(size, most) + 2 * PUBLISH_OVERHEAD_BYTES)
-            batch_bytes = 0
-        batch_bytes += size
-        _publish_piece(store, feeder, piece)
-        feeder.position = piece.first + piece.count
-        if not left or batch_bytes + left[0].extent.size + PUBLISH_OVERHEAD_BYTES > most:
-            feeder.write(store)
-            batch_bytes = 0
-    if feeder.position != max(command.next_offset, start):
-        feeder.position = max(command.next_offset, start)
-        feeder.write(store)
+            left.extendleft((cut(piece, middle, stop), cut(piece, piece.first, middle)))
+        elif taken and total + size > most_bytes:
+            left.appendleft(piece)
+            break
+        else:
+            taken.append(piece)
+            total += size
+    return taken, total
 
 
 def _publish_piece(store: Store, feeder: Feeder, piece: Piece) -> None:
