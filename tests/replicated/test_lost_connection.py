@@ -15,6 +15,7 @@ from minibrokerd.replicated.stream_address import parse
 from support.nats_nodes import Nodes, program
 
 READS = 12
+SILENCES = 6
 
 
 @pytest.fixture
@@ -125,6 +126,26 @@ async def test_a_connection_that_ends_while_somebody_begins_to_listen_is_away(
                 await stream.answer(lambda question: None)
         await stream.answer(lambda question: None)
     finally:
+        await stream.close()
+
+
+async def test_a_claim_is_asked_for_as_often_as_what_is_read(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of three that is gone is asked four times in a row often enough: `minibroker cluster` ended in that."""
+    stream = NatsStream(parse(nodes.address("orders")))
+    await stream.open()
+    publish, left = stream._client.publish, iter(range(SILENCES))
+
+    async def often_unheard(*args: object, **named: object) -> None:
+        if next(left, None) is None:
+            await publish(*args, **named)
+
+    try:
+        monkeypatch.setattr(stream._client, "publish", often_unheard)
+        assert await stream.newest_claim() is None
+    finally:
+        monkeypatch.undo()
         await stream.close()
 
 
