@@ -12,8 +12,10 @@ import pytest
 from support.source import ROOT
 
 DEMO = ROOT / "examples" / "signup" / "demo.py"
+PATIENCE_S = 300  # for a dozen starts of Python, and twenty seconds of a story
 
 
+@pytest.mark.timeout(PATIENCE_S + 20)
 @pytest.mark.parametrize("signups", [5])
 def test_the_story_ends_with_nothing_lost(tmp_path: Path, signups: int) -> None:
     """Killed worker, killed broker, dead letter, redrive: every answered signup is served."""
@@ -23,7 +25,7 @@ def test_the_story_ends_with_nothing_lost(tmp_path: Path, signups: int) -> None:
         cwd=tmp_path,  # it works from any folder
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -64,8 +64,11 @@ class Figures:
 class Campaign:
     """A copy of the project, and what is done to copies of that."""
 
-    def __init__(self, folder: Path, seed: int, budget_s: float, *, check: bool) -> None:
+    def __init__(
+        self, folder: Path, seed: int, budget_s: float, *, check: bool, limit_s: float
+    ) -> None:
         self.seed = seed
+        self._limit_s = limit_s
         self.figures = Figures()
         self._folder = folder
         self._end_s = monotonic() + budget_s
@@ -113,7 +116,7 @@ class Campaign:
                     said = complaint(self._checked, mutant, self._folder / "mypy")
                 if said:
                     raise Broken(f"`make check` sees it:\n{said}")
-            end_s = monotonic() + LIMIT_S
+            end_s = monotonic() + self._limit_s
             for layer in mutant.layers:
                 found = look(tree, layer, self.seed, end_s - monotonic())
                 if found is not None:
@@ -139,11 +142,17 @@ class Campaign:
 
 
 def run_campaign(
-    mutants: Iterable[Mutant], seed: int, budget_s: float, processes: int, *, check: bool
+    mutants: Iterable[Mutant],
+    seed: int,
+    budget_s: float,
+    processes: int,
+    *,
+    check: bool,
+    limit_s: float = LIMIT_S,
 ) -> Figures:
     """Plant these bugs, each in a copy of its own, and return what came of it."""
     with tempfile.TemporaryDirectory(prefix="planted-") as folder:
-        campaign = Campaign(Path(folder), seed, budget_s, check=check)
+        campaign = Campaign(Path(folder), seed, budget_s, check=check, limit_s=limit_s)
         with ThreadPoolExecutor(processes) as pool:
             futures: list[Future[None]] = [pool.submit(campaign.plant, each) for each in mutants]
             for future in futures:
