@@ -10,7 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from minibroker.session.calls import FOREVER_MS
 from support.broker import BrokerServer, StartBroker
 from support.warm import CLAIMS
 
@@ -41,6 +43,16 @@ os.environ.pop("COLUMNS", None)
 
 # The HTTP port has one number by default, and tests start many brokers at once; those of HTTP ask for a free one.
 os.environ.setdefault("MINIBROKER_NO_HTTP", "1")
+
+
+# A slow machine is no fault of what is tested: an example has no deadline, and neither has the making of it.
+settings.register_profile(
+    "patient",
+    parent=settings.default,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("patient")
 
 
 # The files that last longest, longest first: the others are taken in their order.
@@ -109,6 +121,12 @@ def start_broker(tmp_path: Path) -> Iterator[StartBroker]:
 def broker_server(start_broker: StartBroker) -> BrokerServer:
     """One running broker on a fresh directory."""
     return start_broker()
+
+
+@pytest.fixture
+def refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is refused for now is not tried again: the last try may have no answer at the deadline."""
+    monkeypatch.setattr("minibroker.session.calls.LEAST_MS", FOREVER_MS)
 
 
 def pytest_configure(config: pytest.Config) -> None:

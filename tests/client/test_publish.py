@@ -136,14 +136,15 @@ async def test_whoever_is_gone_when_the_confirms_come_keeps_none_from_the_others
     assert [confirm.sequence for confirm in confirms] == kept
 
 
+@pytest.mark.usefixtures("refused_at_once")
 async def test_a_refusal_reaches_every_caller(
     broker: minibroker.Broker, server: FakeServer
 ) -> None:
     server.refuse = lambda header: {"code": "disk_full", "text": "no", "retryable": True}
     queue = broker.queue("q")
     results = await asyncio.gather(
-        queue.publish(b"a", timeout=0.3),
-        queue.publish_many([b"b"] * 2, timeout=0.3),
+        queue.publish(b"a"),
+        queue.publish_many([b"b"] * 2),
         return_exceptions=True,
     )
     assert [type(result) for result in results] == [minibroker.DiskFull] * 2

@@ -114,6 +114,7 @@ async def test_a_step_in_a_handler_ends_its_message_once(broker: Any, queue: Any
     ],
     ids=["too_large", "busy"],
 )
+@pytest.mark.usefixtures("refused_at_once")
 async def test_a_refused_step_leaves_its_message_to_be_settled(
     broker: Any, queue: Any, settings: dict[str, int], count: int, error: type[Exception]
 ) -> None:
@@ -121,7 +122,7 @@ async def test_a_refused_step_leaves_its_message_to_be_settled(
     small = broker.queue(f"{queue.name}-small")
     await small.set(**settings)
     await small.publish(b"there")
-    step = message.step(timeout=0.3)
+    step = message.step()
     step.publish(f"{queue.name}-next", b"n")
     step.publish_many(small, [b""] * count)
     with pytest.raises(error):

@@ -188,6 +188,7 @@ async def test_the_message_that_a_step_acks_holds_its_key_no_more(queue: Any, mo
     assert [each.id for each in await queue.peek()] == [last.id]
 
 
+@pytest.mark.usefixtures("refused_at_once")
 async def test_a_step_that_is_refused_holds_no_key_and_remembers_no_id(
     broker: Any, queue: Any
 ) -> None:
@@ -196,7 +197,7 @@ async def test_a_step_that_is_refused_holds_no_key_and_remembers_no_id(
     await full.publish("full")
     await queue.publish("work")
     [message] = await queue.receive(wait=5)
-    step = message.step(timeout=0.2)
+    step = message.step()
     step.publish(queue.name, "next", unique_key="k")
     step.publish(queue.name, "once", dedupe_id="1")
     step.publish(full, "no room")

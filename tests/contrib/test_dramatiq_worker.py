@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 import dramatiq
@@ -81,18 +82,20 @@ def test_what_was_pulled_and_not_started_is_not_begun_and_goes_back(
 
 def test_retries_and_delays_are_the_brokers(broker: MinibrokerBroker) -> None:
     """Two retries are three runs; the last failure is dead with its error. There is no queue for delays."""
-    runs = []
+    runs, late_at = [], []
 
     def bad() -> None:
         runs.append("bad")
         raise ValueError("no good")
 
-    late = actor(broker, lambda: runs.append("late"), actor_name="late")
+    late = actor(broker, lambda: late_at.append(monotonic()), actor_name="late")
+    sent_at = monotonic()
     late.send_with_options(delay=200)
     actor(broker, bad, max_retries=2, **QUICK).send()
     with working(broker):
         broker.join("default", timeout=60_000)
-    assert runs == ["bad", "bad", "bad", "late"]
+    assert runs == ["bad"] * 3
+    assert [at - sent_at > 0.19 for at in late_at] == [True]
     assert set(broker.client.stats()["queues"]) == {"default", "default.dlq"}
     [peeked] = broker.client.queue("default.dlq").peek(10)
     assert peeked.history[-1]["error_class"] == "ValueError"

@@ -44,6 +44,7 @@ def test_retries_in_another_thread_come_at_their_times(minibroker_sync: SyncMemo
     assert 2.4 <= times[2] - times[0] <= 3.7
 
 
+@pytest.mark.usefixtures("refused_at_once")
 def test_what_goes_wrong(minibroker_sync: SyncMemoryBroker) -> None:
     """Broken connections, a restart, a crash, a full disk."""
     queue = minibroker_sync.queue("mail")
@@ -57,6 +58,6 @@ def test_what_goes_wrong(minibroker_sync: SyncMemoryBroker) -> None:
     three.ack(confirmed=True)
     minibroker_sync.fill_disk()
     with pytest.raises(DiskFull):
-        queue.publish(b"d", timeout=0.05)
+        queue.publish(b"d")
     minibroker_sync.free_disk()
     queue.publish(b"d")

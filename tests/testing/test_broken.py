@@ -74,6 +74,7 @@ async def test_a_begun_message_of_a_worker_that_died_comes_again(
     assert (await queue.stats())["queues"]["q"]["worker_lost"] == 1
 
 
+@pytest.mark.usefixtures("refused_at_once")
 async def test_a_full_disk_refuses_publishes_and_takes_acks(
     minibroker: MemoryBroker, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,7 +84,7 @@ async def test_a_full_disk_refuses_publishes_and_takes_acks(
     (message,) = await queue.receive()
     minibroker.fill_disk()
     with pytest.raises(DiskFull):
-        await queue.publish(b"y", timeout=0.05)
+        await queue.publish(b"y")
     await message.ack(confirmed=True)
     minibroker.free_disk()
     await queue.publish(b"z")

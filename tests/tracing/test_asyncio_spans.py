@@ -304,12 +304,13 @@ async def test_a_thread_has_the_span_that_is_current(
     assert parent_of(recorded.one("work")) == id_of(recorded.one("process emails"))
 
 
+@pytest.mark.usefixtures("refused_at_once")
 async def test_a_publish_that_fails_says_why(broker: MemoryBroker, recorded: Recorded) -> None:
     with pytest.raises(TypeError):
         await broker.queue("emails").publish(object())
     broker.fill_disk()
     with pytest.raises(minibroker.DiskFull):
-        await broker.queue("emails").publish(b"1", timeout=0.05)
+        await broker.queue("emails").publish(b"1")
     spans = recorded.named("publish emails")
     assert [attributes_of(span)["error.type"] for span in spans] == ["TypeError", "DiskFull"]
     assert {span.status.status_code for span in spans} == {StatusCode.ERROR}

@@ -124,12 +124,13 @@ def test_a_run_has_a_span_for_each_attempt(
     assert {trace_of(span) for span in recorded.exporter.get_finished_spans()} == {trace_of(sent)}
 
 
+@pytest.mark.usefixtures("refused_at_once")
 def test_a_publish_that_fails_says_why(broker: SyncMemoryBroker, recorded: Recorded) -> None:
     broker.fill_disk()
     with pytest.raises(minibroker.DiskFull):
-        broker.queue("emails").publish(b"1", timeout=0.05)
+        broker.queue("emails").publish(b"1")
     with pytest.raises(minibroker.DiskFull):
-        broker.queue("emails").publish_many([b"1", b"2"], timeout=0.05)
+        broker.queue("emails").publish_many([b"1", b"2"])
     spans = recorded.named("publish emails")
     assert [attributes_of(span)["error.type"] for span in spans] == ["DiskFull"] * 2
     assert recorded.points("messaging.client.sent.messages") == {("publish", "DiskFull"): 3}
