@@ -193,10 +193,10 @@ def deleted(world: World, client: Client) -> dict[str, Any]:
 
 
 def deleted_where_it_was_moved(world: World, client: Client) -> dict[str, Any]:
-    client.publish("q", b"x")
-    client.request({"op": "move", "queue": "q", "target": "elsewhere"})
+    client.publish("q", b"x", b"y")
+    client.request({"op": "move", "queue": "q", "target": "elsewhere", "count": 1})
     world.run_jobs()
-    client.purge("q")
+    client.purge("q")  # of the other one alone
     client.delete("elsewhere", force=True)
     return {"by": "elsewhere"}
 

@@ -110,10 +110,10 @@ class Admission:
 
     def has_room(self, size: int) -> bool:
         """Whether the server itself may publish so many bytes: as `admits` judges a frame."""
-        if self._pager.is_full or (self._forwarder.is_behind and not self._may_write(size)):
-            return False
         # What is more than one apply may write would wait for ever: it comes in parts, or a segment is larger.
         size = min(size, self._log.sizes.apply_bytes)
+        if self._pager.is_full or (self._forwarder.is_behind and not self._may_write(size)):
+            return False
         return self._log.room_for(self._door.pending_bytes + size) is Room.GRANTED
 
     def look_at_waiting(self) -> None:
