@@ -16,9 +16,10 @@ from minibrokerd.core.model.sums import Sums
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two messages of a queue stay in memory, and no frame is too small to leave at once."""
+    """Two messages of a queue stay in memory, and no frame is too small or too young to leave at once."""
     monkeypatch.setattr(paging, "AHEAD_MESSAGES", 2)
     monkeypatch.setattr(paging, "SMALL_BYTES", 0)
+    monkeypatch.setattr(paging, "YOUNG_MS", 0)
     monkeypatch.setattr(Sums, "large_bytes", 0)
 
 
@@ -53,6 +54,20 @@ def test_a_small_frame_stays_however_long_it_waits(monkeypatch: pytest.MonkeyPat
 def test_a_large_frame_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paging, "SMALL_BYTES", 1_000)
     assert ease(filled(90, frame=30)) == 60
+
+
+def test_what_came_a_moment_ago_stays_and_leaves_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who publishes a burst and then consumes it would read all of it from the disk."""
+    monkeypatch.setattr(paging, "YOUNG_MS", 2_000)
+    world = filled(9)
+    world.advance(1_000)
+    world.hello().publish("q", b"9")
+    world.advance(999)
+    assert ease(world) == 0
+    world.advance(1)
+    assert ease(world) == 7, "all but two of those that came first"
+    world.advance(1_000)
+    assert ease(world) == 8
 
 
 def test_what_will_be_consumed_soon_stays() -> None:

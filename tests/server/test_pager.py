@@ -133,7 +133,8 @@ async def test_a_start_on_very_many_queues_reads_for_some_of_them(
 def test_what_is_not_needed_soon_leaves_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of any queue two messages may leave in a step; the steps end when nothing leaves any more."""
     for module, name, value in (
-        (paging, "SMALL_BYTES", 0), (paging, "EASY_LOOKS", 2), (pager, "MUCH_BYTES", 1),
+        (paging, "SMALL_BYTES", 0), (paging, "YOUNG_MS", 0),
+        (paging, "EASY_LOOKS", 2), (pager, "MUCH_BYTES", 1),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
     world = filled(7, monkeypatch)
@@ -172,6 +173,28 @@ def test_the_heap_is_trimmed_once_when_enough_came_and_nothing_comes_any_more(
     shell.pager.ease()
     shell.pager.ease()
     assert trims == [1, 1], "a second later less is enough, once"
+
+
+def test_the_heap_is_trimmed_when_something_left_that_came_long_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A burst stays for a while: when it leaves, the heap was trimmed around it already."""
+    trims: list[int] = []
+    monkeypatch.setattr(pager, "give_back", lambda: trims.append(1))
+    for module, name, value in (
+        (paging, "SMALL_BYTES", 0), (pager, "MUCH_BYTES", 1), (pager, "SECOND_BYTES", 100),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    world = filled(7, monkeypatch)
+    shell = Shell(world)
+    shell.pager.ease()
+    assert not trims, "nothing came that was written, and all of it is young"
+    world.advance(paging.YOUNG_MS)
+    for _ in range(2):
+        shell.pager.ease()
+        for step in shell.due():
+            step()
+    assert trims == [1]
 
 
 def test_memory_is_full_of_what_one_message_keeps() -> None:

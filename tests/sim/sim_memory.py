@@ -52,6 +52,7 @@ class Memory:
             (cold, "CHUNK_BYTES"): random.choice((100, 2_000, 20_000)),
             (cold, "CHUNK_FRAMES"): random.choice((1, 3, 100)),
             (paging, "SMALL_BYTES"): random.choice((0, 0, 300)),
+            (paging, "YOUNG_MS"): random.choice((0, 0, 100)),
             (paces, "SOON_MS"): random.choice((50, 1_000)),
         }
         limit_bytes = random.choice((16_000, 64_000, NO_LIMIT_BYTES, NO_LIMIT_BYTES))

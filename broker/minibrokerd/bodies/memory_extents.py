@@ -90,12 +90,15 @@ class MemoryExtent:
                 raise _odd(headers_bytes + body_bytes, blob_bytes)
             return blob_bytes, None
         lengths = self.tail[self.lengths_at : self.lengths_at + lengths_bytes]
+        if lengths == bytes(lengths[:LENGTHS_BYTES]) * count:  # nearly always: no number each
+            size = sum(_LENGTHS.unpack_from(lengths))
+            if size * count != blob_bytes:
+                raise _odd(size * count, blob_bytes)
+            return size, None
         sizes = array("I")
         sizes.frombytes(lengths)
         if sum(sizes) != blob_bytes:
             raise _odd(sum(sizes), blob_bytes)
-        if lengths == bytes(lengths[:LENGTHS_BYTES]) * count:
-            return blob_bytes // count, None
         starts, at = array("Q", bytes(8)), 0
         for index in range(0, 2 * count, 2):
             at += sizes[index] + sizes[index + 1]

@@ -110,7 +110,9 @@ class Pager:
     def _ease_on(self, hole_bytes: int = GIVE_BACK_BYTES) -> None:
         self._easing = None
         is_quiet, self._is_quiet = self._is_quiet, True
-        if self._ease(EASY_BYTES) >= MUCH_BYTES:
+        left_bytes = self._ease(EASY_BYTES)
+        self._passed_bytes += left_bytes  # it may have come before the heap was trimmed last
+        if left_bytes >= MUCH_BYTES:
             self._easing = self._loop.call_later(STEP_S, self._ease_on)
         elif not is_quiet:
             self._easing = self._loop.call_later(QUIET_S, self._ease_on)

@@ -55,6 +55,8 @@ NEAR_SPANS: Final = (
 )
 # To read a frame back takes about 15 us, however large it is: where nothing is short, one that has less stays.
 SMALL_BYTES: Final = 4 * 1024
+# And what is ready for less than this stays: who publishes a burst and then consumes it gets it out of memory.
+YOUNG_MS: Final = 2_000
 FEW: Final = (
     16  # spans in a row that cannot leave: for the sake of those behind them they are put aside
 )
@@ -151,7 +153,7 @@ def freeze(store: Store, command: Freeze) -> None:
             continue
         for lanes in reversed(queue.group.lanes.levels):  # a low priority waits for the longest
             lane = lanes.default
-            if not _part(lane, soon, is_easy):
+            if not _part(store, lane, soon, is_easy):
                 continue
             frozen, looked = _freeze_lane(store, queue, lane, bytes_left, looks_left, is_easy)
             bytes_left, looks_left = bytes_left - frozen, looks_left - looked
@@ -168,10 +170,10 @@ def _soon(store: Store, queue: Queue) -> int | None:
     return 0 if soon is None and not group.consumer_count else soon
 
 
-def _part(lane: Lane, soon: int, is_easy: bool) -> bool:
+def _part(store: Store, lane: Lane, soon: int, is_easy: bool) -> bool:
     """Part what comes next in a lane from what may leave; return whether anything may."""
     if not lane.cold:
-        _keep_near(lane, soon, is_easy)
+        _keep_near(store, lane, soon, is_easy)
         return bool(lane.late)
     before = sum(span.stop - span.first for span in islice(lane.fresh, AHEAD_SPANS))
     return before + sum(run.left for run in lane.cold) >= soon
@@ -186,7 +188,7 @@ def _freeze_lane(
     while late and frozen < most_bytes and looked < looks:
         if store.synced < late[0].block.batch < NEVER:
             break  # its record is not safe yet, and no record behind it is
-        if is_easy and not _leaves_easily(late):
+        if is_easy and not _leaves_easily(store, late):
             break
         span = late.popleft()
         looked += 1
@@ -199,22 +201,23 @@ def _freeze_lane(
     return frozen, looked
 
 
-def _leaves_easily(late: Iterable[Span]) -> bool:
+def _leaves_easily(store: Store, late: Iterable[Span]) -> bool:
     """Whether the first span that may leave is worth it; others stand before it, but only a few."""
     for span in islice(late, FEW):
         if _is_whole(span):
-            return span.block.cost(span.first, span.stop) >= SMALL_BYTES
+            is_young = store.now_ms - span.ready_at_ms < YOUNG_MS
+            return not is_young and span.block.cost(span.first, span.stop) >= SMALL_BYTES
     return False
 
 
-def _keep_near(lane: Lane, soon: int, is_easy: bool) -> None:
+def _keep_near(store: Store, lane: Lane, soon: int, is_easy: bool) -> None:
     """Part the spans that come next, and those of so many messages, from those that may leave.
 
     Where nothing is short none is moved before it is known that some will leave.
     """
     fresh = lane.fresh
     count = _enough(islice(fresh, NEAR_SPANS) if is_easy else fresh, soon)
-    if count is None or (is_easy and not _leaves_easily(islice(fresh, count, count + FEW))):
+    if count is None or (is_easy and not _leaves_easily(store, islice(fresh, count, count + FEW))):
         return
     near = deque(fresh.popleft() for _ in range(count))
     lane.fresh, lane.late = near, fresh
