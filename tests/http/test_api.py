@@ -297,6 +297,8 @@ async def test_every_change_is_an_event_with_who(http_broker: HttpBroker) -> Non
     assert changes[-1]["fields"]["peer"].startswith("127.0.0.1:")
     http_broker.server.prints("messages_redriven connection=")
     http_broker.server.prints('client="http operator"')
+    for name in ("mail", "mail.dlq"):  # told by a look once a second
+        http_broker.server.prints(f"queue_created queue={name}")
     last = get(http_broker, "events")["last"]
     assert get(http_broker, "events", after=last)["events"] == []
 
