@@ -407,6 +407,33 @@ def test_messages_of_two_deliveries_are_named_apart() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        ([*range(3, 20), *range(30, 50)], [(3, 17), (30, 20)]),
+        ([*range(19, 20), *range(20, 40)], [(19, 21)]),
+        ([*range(40, 60), *range(10, 20), *range(20, 21)], [(10, 11), (40, 20)]),
+        ([*range(10), *range(11, 40)], [(0, 10), (11, 29)]),
+        ([*range(20, 40), *range(9, -1, -1)], [(0, 10), (20, 20)]),
+        ([*range(0, 60, 20), *range(1, 60, 20)], [(0, 2), (20, 2), (40, 2)]),
+        ([0, 20, 40, *range(41, 60)], [(0, 1), (20, 1), (40, 20)]),
+    ],
+)
+def test_a_batch_of_several_runs_is_named_as_its_messages_are(
+    places: list[int], expected: list[tuple[int, int]]
+) -> None:
+    """Three runs of twenty: what a batch has of each, in the order of a delivery or in another."""
+    world = World()
+    world.publish(*[b"x"] * 60)
+    world.turn()
+    messages = world.consume().messages
+    for number, message in enumerate(messages):
+        message.run = messages[number // 20 * 20].run
+    some = [messages[place] for place in places]
+    token, origin = messages[0].token, messages[0].origin
+    assert runs_of(some) == [(token, origin, *run) for run in expected]
+
+
 def test_losses_are_found_without_a_walk_over_all_runs_for_each_message() -> None:
     """Thousands of lost runs of thousands of acks stood still for half a second."""
     looks = 0

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import groupby, repeat, starmap
 from typing import Any, Final
 
 from minibroker.contract.errors import LeaseLost
-from minibroker.session.settlements import BEGUN, ENDED, TOLD, Settlements
+from minibroker.session.settlements import BEGUN, ENDED, RUN, TOLD, Settlements
 from minibroker.session.spans import whole
 
 MOST_MESSAGES: Final = 10_000
@@ -24,18 +25,19 @@ def begin_some(buffer: deque[Any], most: int, now: float, settlements: Settlemen
     One that the server has begun is alone, and TOLD.
     """
     messages: list[Any] = []
-    take, add = buffer.popleft, messages.append
-    try:  # not `suppress`: 24 steps more for each message of the blocking client, which takes them one by one
-        for _ in range(min(most, len(buffer))):
-            add(take())
+    count = min(most, len(buffer))
+    # One call takes all. Not `suppress`: 24 steps more for each message of the blocking client, which takes them
+    # one by one.
+    try:
+        messages.extend(starmap(buffer.popleft, repeat((), count)))
     except IndexError:
-        pass
-    if not messages:
+        count = len(messages)  # what was there is in the list
+    if not count:
         return messages
     for message in messages:
         message.begun_at = now
         message.state = BEGUN
-    if len(messages) == 1 and messages[0].run.delivery.handed:
+    if count == 1 and messages[0].run.delivery.handed:
         messages[0].state = TOLD
         return messages
     if not settlements.begins:
@@ -48,13 +50,15 @@ def end_all(messages: Iterable[Any]) -> tuple[list[Any], LeaseLost | None]:
     """End the messages of a batch that have not ended; return these, and what to raise for the others."""
     ended: list[Any] = []
     error: LeaseLost | None = None
+    add = ended.append
     for message in messages:
         if message.state == ENDED:
             error = error or message.lost_error()
             continue
         message.state = ENDED
-        message.run.delivery.open -= 1
-        ended.append(message)
+        add(message)
+    for run, some in groupby(ended, RUN):
+        run.delivery.open -= len(list(some))
     return ended, error
 
 
