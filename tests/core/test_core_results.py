@@ -60,9 +60,12 @@ def test_a_result_is_told_to_who_waits_when_the_ack_is_safe_and_not_before() -> 
     assert ask(caller, job.id, wait_ms=30_000) is None
     told(client, job)
     assert later(caller) is None, "a crash could still undo it"
+    behind = world.hello("behind")
+    assert ask(behind, job.id) is None, "who asks now waits for it as well"
     now_ms = world.now_ms
     world.sync()
     value = later(caller)
+    assert later(behind) == value
     assert (value["state"], msgpack.unpackb(value["result"])) == ("DONE", b"done")
     assert value["ended_unix_ms"] == world.unix_ms
     assert world.now_ms == now_ms

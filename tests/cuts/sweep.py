@@ -6,7 +6,7 @@ generator of its own, so that one can be tried again alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, fields
 from itertools import count
 from random import Random
@@ -104,7 +104,7 @@ class Sweep:
         self._seen: set[tuple[int, Expected]] = set()
         self._left: set[tuple[int, int, Expected]] = set()  # by starts; judged already
 
-    def run(self, points: range | None = None) -> Iterator[Tally]:
+    def run(self, points: Container[int] | None = None) -> Iterator[Tally]:
         """Yield what each point gave; `points` are numbers of steps, all by default."""
         player = Player(SimulatedDisk(seed=self.source.seed))
         for step_count, step in enumerate(self.recording.steps, 1):

@@ -93,7 +93,7 @@ CANCEL_MUTANTS: Final = (
         "            if item.block.durability != MEMORY:\n                self._logged.append(run)\n",
         "            if item.block.durability != MEMORY and state is None:\n"
         "                self._logged.append(run)\n",
-        ("model",),
+        ("core/test_core_cancelling.py", "model"),
         "I1: a restart hands out again what was cancelled",
     ),
     Mutant(

@@ -53,9 +53,11 @@ def standing(seed: int, count: int) -> Iterator[str]:
 
 
 def crashes(seed: int, workload: str) -> Iterator[str]:
-    """Yield the violations of the states that crashes leave."""
+    """Yield the violations of the states that crashes leave: at some points, and behind each rename."""
     sweep = Sweep(Source(workload, SEGMENT_BYTES, seed))
-    points = range(1 + seed % STRIDE, len(sweep.recording.steps) + 1, STRIDE)
+    steps = sweep.recording.steps
+    named = {at + 1 for at, step in enumerate(steps) if step.call == "rename"}
+    points = named | set(range(1 + seed % STRIDE, len(steps) + 1, STRIDE))
     for tally in sweep.run(points):
         for fault in tally.faults:
             yield f"seed={seed} {fault}"
