@@ -360,7 +360,6 @@ def test_rabbitmq_over_tls(
     _through(broker_server, bridge, f"amqps://guest:guest@{place}?queue=x", server.ca)
 
 
-@pytest.mark.timeout(300)  # a start of Kafka
 def test_kafka_over_tls(
     broker_server: BrokerServer, bridge: Run, start_sealed: Callable[[type[Sealed]], Sealed]
 ) -> None:

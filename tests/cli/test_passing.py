@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 
-import pytest
-
 import minibroker
 from support.broker import COMMAND, BrokerServer
 from support.processes import DEADLINE_S, look_until
@@ -43,7 +41,6 @@ def consume(server: BrokerServer, stderr: int, *flags: str) -> subprocess.Popen[
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr)
 
 
-@pytest.mark.timeout(90)
 def test_commands_go_on_when_nobody_reads_what_they_say(broker_server: BrokerServer) -> None:
     """And the worker stops when it is asked to."""
     asyncio.run(prepare(broker_server.url, 3))
@@ -61,7 +58,6 @@ def test_commands_go_on_when_nobody_reads_what_they_say(broker_server: BrokerSer
         os.close(reader)
 
 
-@pytest.mark.timeout(90)
 def test_a_slow_reader_gets_all_of_it(broker_server: BrokerServer) -> None:
     """More than waits in between: it is the command that waits."""
     asyncio.run(prepare(broker_server.url, 2))

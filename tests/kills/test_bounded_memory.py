@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 import minibroker
 from support.broker import BrokerServer, StartBroker
 from support.log_files import log_bytes
@@ -59,7 +57,6 @@ async def drain(broker: minibroker.Broker, expected: list[int]) -> None:
                 break
 
 
-@pytest.mark.timeout(90)
 async def test_a_backlog_beyond_memory_comes_back_whole_and_in_order(
     start_broker: StartBroker,
 ) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 import minibroker
 from support.broker import StartBroker
 from support.processes import look_until
@@ -17,7 +15,6 @@ def body(number: int) -> bytes:
     return b"%06d" % number * 100
 
 
-@pytest.mark.timeout(60)
 async def test_a_damaged_message_is_set_aside_and_the_others_are_delivered(
     start_broker: StartBroker,
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from test_bounded_memory import resident_bytes
 
 from minibrokerd.process.memory import FREE_SHARE
@@ -65,7 +64,6 @@ def body_of(number: int) -> bytes:
     return b"%08d" % number * (BODY_BYTES // 8)
 
 
-@pytest.mark.timeout(60)
 def test_full_memory_refuses_publishes_and_lets_everything_else_go_on(
     start_broker: StartBroker,
 ) -> None:

@@ -36,6 +36,7 @@ from minibrokerd.rescue.salvage import Salvaged, salvage
 FLIPS = int(os.environ.get("FLIPS", "60"))  # of each log; EVERY_BIT=1: all, half an hour
 SEED = int(os.environ.get("SEED", "1"))
 EVERY_BIT = bool(os.environ.get("EVERY_BIT"))
+PATIENCE_S = 300
 
 
 @pytest.fixture(params=["closed", "open"])
@@ -90,7 +91,7 @@ def everything(found: dict[str, dict[Id, bytes]]) -> dict[Id, bytes]:
     return merged
 
 
-@pytest.mark.timeout(0 if EVERY_BIT or FLIPS > 60 else 60)
+@pytest.mark.timeout(0 if EVERY_BIT or FLIPS > 60 else PATIENCE_S)
 def test_every_flipped_bit_is_found_and_costs_what_it_touched(log: Path) -> None:
     """Reliability M1 to M3: located to the batch, and each message whose record is not touched is there again."""
     (file,) = segments(log)
@@ -116,7 +117,7 @@ def test_every_flipped_bit_is_found_and_costs_what_it_touched(log: Path) -> None
         assert all(kept[each] == before[each] for each in before.keys() & kept.keys()), f"bit {bit}"
 
 
-@pytest.mark.timeout(0 if "CASES" in os.environ else 60)
+@pytest.mark.timeout(0 if "CASES" in os.environ else PATIENCE_S)
 def test_whatever_is_spoilt_the_rest_is_served(chain: Path) -> None:
     """Reliability M2: sectors zeroed, overwritten or swapped, files cut, several at once.
 

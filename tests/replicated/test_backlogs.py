@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from cluster_three_nodes import leader_of
 
 import minibroker
@@ -19,8 +18,6 @@ MIB = 1024 * 1024
 LIMIT = ("--memory-limit", str(128 * MIB))  # a quarter of it is for messages
 KEPT, BODY_BYTES = 120_000, 1_000
 GROWN_BYTES = 80 * MIB  # that a broker takes for all of these at most; they are 120 MB
-
-pytestmark = pytest.mark.timeout(120)
 
 
 def resident_bytes(server: BrokerServer) -> int:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from hand import frame, part
 
 from support.broker import COMMAND, START_DEADLINE_S
@@ -64,7 +63,6 @@ def chatter(port: int, count: int) -> None:
         assert answers(port)
 
 
-@pytest.mark.timeout(120)
 def test_a_pipe_that_nobody_reads(tmp_path: Path) -> None:
     """Events beyond what pipe and server keep are lost and counted; nothing waits, not even the stop."""
     reader, writer = os.pipe()
@@ -78,7 +76,6 @@ def test_a_pipe_that_nobody_reads(tmp_path: Path) -> None:
         assert b"started" in file.read()
 
 
-@pytest.mark.timeout(120)
 def test_a_reader_that_comes_back_hears_what_it_missed(tmp_path: Path) -> None:
     """After the lines that were kept."""
     reader, writer = os.pipe()

@@ -17,7 +17,7 @@ SEED = int(os.environ.get("SEED") or SystemRandom().randrange(2**32))
 REQUESTS = 60
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_every_answered_request_is_worked_off(tmp_path: Path) -> None:
     """`make story` is the same with 500 requests, out of the wheel, again and again."""
     outcome = told(tmp_path, SEED, REQUESTS, CHECKOUT)

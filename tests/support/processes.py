@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Protocol
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 LOOK_EVERY_S = 0.02
 
 # The kernel ends the program when the test run dies without cleaning up (PR_SET_PDEATHSIG, 9).
