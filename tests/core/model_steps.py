@@ -374,6 +374,7 @@ class Clients(Connections):
             ready = sum(message.state == "READY" for message in self.model.of("q"))
             self.consume(index, "q", there[consumer].outstanding + ready, consumer)
         self._say(client, consumer, by)
+        said = client.sequence  # others follow, some of which may be refused
         self._bring(index, consumer, there[consumer].outstanding + room)
         if room > 1:  # two may have come together
             self._bring(index, consumer, there[consumer].outstanding + 1)
@@ -381,7 +382,7 @@ class Clients(Connections):
             return
         self.sync()  # it has arrived
         if fate == "again" and by == "ack":
-            self._resend(client, client.sequence)
+            self._resend(client, said)
             self._bring(index, consumer, there[consumer].outstanding + 1)
         elif fate == "release":
             for is_unseen in (True, False):  # it comes again

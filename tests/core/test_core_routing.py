@@ -11,6 +11,7 @@ from harness import World
 
 from minibroker.contract import limits, wire
 from minibrokerd.core.model.exchanges import takes_headers
+from minibrokerd.core.model.kept import BINDING
 from minibrokerd.core.model.records import PublishMeta, decode
 from minibrokerd.core.model.topics import Topics
 
@@ -309,6 +310,7 @@ def test_bindings_end_with_what_they_join() -> None:
     bind(client, "b", "r", "k")
     assert reached(route(client, "a", "k")) == set()
     assert asked(client, "bindings", exchange="a") == {"bindings": []}
+    assert len(list(world.store.kept.of(BINDING))) == 1, "that of r; nothing is left of the others"
     world.restart()
     client = world.hello()
     assert reached(route(client, "a", "k")) == set()
