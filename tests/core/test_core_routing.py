@@ -274,16 +274,17 @@ def test_what_a_routed_message_means_outlives_a_start() -> None:
     )
 
 
+@pytest.mark.parametrize("key", ["", "k"])
 @pytest.mark.parametrize("acked", ["a", "b", "c"])
-def test_a_digest_has_what_one_queue_still_needs(acked: str) -> None:
-    """The record of a routed message is needed until it has ended in all of them."""
+def test_a_digest_has_what_one_queue_still_needs(acked: str, key: str) -> None:
+    """The record of a routed message is needed until it has ended in all of them, be it part of a run or alone."""
     world = World(segment_batches=50)
     world.digests = True
     client = world.hello()
     make(client, "e", "fanout")
     for name in "abc":
         bind(client, "e", name)
-    reached(route(client, "e"))
+    reached(route(client, "e", key=key))
     client.settle("ack", *client.receive_all(acked))
     for _ in range(60):  # the segment is not the last one any more
         client.publish("else", b"y")
