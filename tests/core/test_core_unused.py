@@ -117,6 +117,15 @@ def test_a_declaration_makes_no_queue_temporary_that_is_there() -> None:
     assert client.stats("orders")["ready"] == 1
 
 
+@pytest.mark.parametrize("clean", [True, False])
+def test_one_that_nobody_uses_behind_a_start_ends(clean: bool) -> None:
+    world = World()
+    made(world)
+    world.restart(clean=clean)
+    world.advance(2 * PERIOD_MS + 100)
+    assert not is_there(world.hello())
+
+
 def test_its_time_begins_anew_at_a_start_and_with_its_setting() -> None:
     """A long stop ends nothing; a longer time, or none, holds from then on."""
     world = World()
