@@ -67,11 +67,43 @@ def test_an_excessive_length_is_refused_on_the_prefix() -> None:
 
 @pytest.mark.parametrize(
     "payload",
-    [b"", b"\x94", b"\x91\xc4\x00", b"\x94\xc4\x01\x01\xc4\x00\xc4\x00\xc4\x00", b"\xc1", b"\x80"],
+    [
+        b"",
+        b"\x94",
+        b"\x91\xc4\x00",
+        b"\x94\xc4\x01\x01\xc4\x00\xc4\x00\xc4\x00",  # the header is a number
+        b"\x94\xc4\x02\x80\x80\xc4\x00\xc4\x00\xc4\x00",  # something follows it
+        b"\x94\xc4\x03\x81\x01\x01\xc4\x00\xc4\x00\xc4\x00",  # a key is a number
+        b"\x94\xc4\x01\x80\xa0\xc4\x00\xc4\x00",  # a string where bytes should be
+        b"\x94\xc4\x01\x80\xc4\x00\xc4\x00\xc4\x00\x00",
+        b"\x95\xc4\x01\x80\xc4\x00\xc4\x00\xc4\x00\xc4\x00",
+        b"\xc1",
+        b"\x80",
+    ],
 )
 def test_what_is_no_frame_is_a_protocol_error(payload: bytes) -> None:
     with pytest.raises(ProtocolError):
         wire.read_payload(payload)
+
+
+def test_a_header_takes_subclasses_for_what_they_are() -> None:
+    """As the safe strings of web frameworks, or numbers of an enumeration; of a header nothing else is."""
+
+    class Text(str):
+        def __str__(self) -> str:
+            return "another"
+
+    class Octets(bytes): ...
+
+    class Number(int): ...
+
+    class Share(float): ...
+
+    said = {Text("queue"): Text("q"), "parts": [Octets(b"x"), Number(3), Share(0.5), True]}
+    plain = {"queue": "q", "parts": [b"x", 3, 0.5, True]}
+    assert wire.pack_header(said) == wire.pack_header(plain)
+    with pytest.raises(TypeError, match="a header cannot hold object"):
+        wire.pack_header({"queue": object()})
 
 
 def test_string_columns_come_back() -> None:
