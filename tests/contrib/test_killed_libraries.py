@@ -21,6 +21,9 @@ from support.processes import look_until
 
 ROUNDS = int(os.environ.get("ROUNDS") or 1)  # of a kill of the worker and one of the broker
 MANY = 120 * ROUNDS
+UNSENT = (
+    8  # acks that may wait for each other in a worker: half of what a worker of Taskiq has in hand
+)
 WITH_DRAMATIQ = """
 import time
 import dramatiq
@@ -111,7 +114,7 @@ LIBRARIES = {
 def test_all_of_it_runs_and_only_what_was_killed_runs_twice(
     name: str, start_library: Start, broker_server: BrokerServer
 ) -> None:
-    """A worker and the broker die by SIGKILL: a task runs again for each that ran when its worker died."""
+    """A worker and the broker die by SIGKILL: only what its worker had not acked at its death runs again."""
     source, send, command, settings = LIBRARIES[name]
     library = start_library(source, command, settings)
     send(broker_server.url)
@@ -127,7 +130,8 @@ def test_all_of_it_runs_and_only_what_was_killed_runs_twice(
     killed = sum((begun - ended).values())
     assert set(ended) == {str(number) for number in range(MANY)}, library.log
     assert killed <= 4 * ROUNDS, "four of each worker at most"
-    assert sum(begun.values()) - MANY <= killed, (begun - ended, library.log)
+    again = sum(begun.values()) - MANY
+    assert again <= killed + UNSENT * ROUNDS, (begun - ended, library.log)
 
 
 def counted(library: Library, what: str) -> Counter[str]:

@@ -11,7 +11,7 @@ from http_broker import HttpBroker, serving
 
 import minibroker.sync
 
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.timeout(600)]  # axe-core twice on each kind of page
 TAKEN = "document.title='taken'"
 HOSTILE = (
     f'<img src=x onerror="{TAKEN}"><script>{TAKEN}</script></textarea></pre><svg onload={TAKEN}>'
