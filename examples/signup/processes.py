@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import TypeVar
 
 STOP_SECONDS = 10.0  # a child that is asked to stop gets this long before it is killed
+PATIENCE_SECONDS = (
+    90.0  # for a stage: a machine that does much else takes half a minute to start a program
+)
 POLL_SECONDS = 0.025
 
 T = TypeVar("T")
@@ -107,7 +110,9 @@ class Crew:
             child.end()
             self._children.remove(child)
 
-    async def until(self, condition: Callable[[], T | None], what: str, seconds: float = 30.0) -> T:
+    async def until(
+        self, condition: Callable[[], T | None], what: str, seconds: float = PATIENCE_SECONDS
+    ) -> T:
         """Return the first true value of the condition.
 
         Raises:
@@ -120,7 +125,7 @@ class Crew:
         return await self.until_told(ask, what, seconds)
 
     async def until_told(
-        self, ask: Callable[[], Awaitable[T | None]], what: str, seconds: float = 30.0
+        self, ask: Callable[[], Awaitable[T | None]], what: str, seconds: float = PATIENCE_SECONDS
     ) -> T:
         """Do the same with a condition that must be awaited."""
         deadline = time.monotonic() + seconds

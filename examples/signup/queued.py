@@ -126,7 +126,7 @@ class ThroughBroker(Scene):
                 return False
             return not any([await broker.queue(name).peek(count=1) for name in WORKERS])
 
-        await self.crew.until_told(quiet, "all queues are empty and all workers idle", seconds=60)
+        await self.crew.until_told(quiet, "all queues are empty and all workers idle")
 
     async def _until_answered(self, share: float) -> None:
         count = max(1, round(share * self.script.signups))

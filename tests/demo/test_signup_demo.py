@@ -12,7 +12,7 @@ import pytest
 from support.source import ROOT
 
 DEMO = ROOT / "examples" / "signup" / "demo.py"
-PATIENCE_S = 300  # for a dozen starts of Python, and twenty seconds of a story
+PATIENCE_S = 600  # for a dozen starts of Python, and twenty seconds of a story
 
 
 @pytest.mark.timeout(PATIENCE_S + 20)
