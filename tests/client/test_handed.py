@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 from session_world import World
-from steps import until
+from steps import settle_loop, until
 
 import minibroker
 from minibroker import sync
 from minibroker.contract import wire
 from minibroker.session import settle_frames
+from minibroker.session.events import Dial
 from minibroker.session.message import Delivery, MessageData
 from minibroker.session.pacing import prefetch_of
 from minibroker.session.settle_frames import MAX_RESUME_RUNS, NOT_ALL, resume_runs
@@ -109,6 +110,63 @@ async def test_it_is_not_said_while_another_handler_of_the_loop_is_at_work(
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+
+
+async def waits_with_what_comes_kept_back(
+    frames: Frames, worker: Any, producer: Any
+) -> tuple[asyncio.Task[None], Callable[[], None]]:
+    """Have a message begun for a handler, and not read; return its run, and what reads it after all."""
+
+    async def handle(message: minibroker.Message[Any]) -> None:
+        assert message.body == b"first"
+
+    run = asyncio.create_task(worker.queue("q").run(handle))
+    await producer.queue("q").publish(b"first")
+    await until(lambda: bool(frames) and "waits" in frames[-1][1])
+    await until(lambda: worker._driver.leaving.is_drained(True))
+    link, kept = worker._driver.link, []
+    received, link._received = link._received, lambda link, data: kept.append(data)
+    await producer.queue("q").publish(b"second")
+    await until(lambda: bool(kept))
+
+    def read_all() -> None:
+        link._received = received
+        received(link, b"".join(kept))
+
+    return run, read_all
+
+
+@pytest.mark.parametrize("cancels", [False, True])
+async def test_what_is_on_its_way_to_one_who_closes_is_given_back(
+    frames: Frames, near: Callable[[], Any], *, cancels: bool
+) -> None:
+    """It was begun for a handler that never sees it, and would wait for its lease, charged."""
+    worker, producer = await near(), await near()
+    run, read_all = await waits_with_what_comes_kept_back(frames, worker, producer)
+    if cancels:
+        run.cancel()
+        await until(lambda: not worker._driver.consumers)
+    closing = asyncio.create_task(worker.close())
+    await settle_loop()
+    read_all()
+    await asyncio.wait([run, closing])
+    (again,) = await producer.queue("q").receive()
+    assert (again.body, again.attempt, again.marked) == (b"second", 1, False)
+    await again.ack()
+
+
+async def test_a_connection_that_ends_meanwhile_has_nothing_on_its_way(
+    frames: Frames, near: Callable[[], Any]
+) -> None:
+    worker, producer = await near(), await near()
+    run, _ = await waits_with_what_comes_kept_back(frames, worker, producer)
+    closing = asyncio.create_task(worker.close())
+    await settle_loop()
+    assert not closing.done()
+    worker._driver._effects[Dial] = lambda effect: None  # no server is there any more
+    worker._driver.link.fail(ConnectionResetError("cut"))
+    await asyncio.wait_for(closing, 20)  # 30 s: the deadline
+    await run
 
 
 def test_a_thread_that_waits_does_so_too(frames: Frames) -> None:

@@ -202,8 +202,8 @@ MACHINE_MUTANTS: Final = (
     Mutant(
         "a consumer that goes beside an ack stays",
         "session/machine.py",
-        "        if self._retired and not self.session.owed.is_any():\n",
-        "        if self._retired and not self.session.is_open:\n",
+        "        if self.leaving.retired and not self.session.owed.is_any():\n",
+        "        if self.leaving.retired and not self.session.is_open:\n",
         (LIVES,),
         "I9: messages go to a consumer that is gone",
         CLIENT,

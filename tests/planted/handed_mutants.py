@@ -177,4 +177,13 @@ HANDED_MUTANTS: Final = (
         "4.3: what its handlers work on is handed out to others",
         package=CLIENT,
     ),
+    Mutant(
+        "who closes does not wait for what is on its way",
+        "session/leaving.py",
+        '        return bool(self.retired) or self._session.requests.is_written("cancel")\n',
+        "        return bool(self.retired)\n",
+        BY_CLIENT,
+        "5.3: it is begun for a handler that never sees it, and waits for its lease",
+        package=CLIENT,
+    ),
 )

@@ -98,9 +98,9 @@ class Requests:
         self.unwritten = left
         return frames
 
-    def is_written(self) -> bool:
-        """Return whether a request without an answer was written on this connection."""
-        return any(request.written for request in self._waiting.values())
+    def is_written(self, op: str = "") -> bool:
+        """Return whether a request (of this operation) without an answer was written on this connection."""
+        return any(request.written and op in ("", request.op) for request in self._waiting.values())
 
     def answer(self, number: int) -> Request | None:
         """Take out and return the request that has its answer; None if its caller went before."""

@@ -20,6 +20,7 @@ class Departure:
     def __init__(self, session: Session, timers: Timers, timeout_ms: int) -> None:
         self.answers = 0  # that ever came; signs of life are none
         self.timeout_ms = timeout_ms
+        self.retired: list[int] = []  # consumers that have gone, and are to be cancelled
         self._session = session
         self._timers = timers
         self._waiters: list[tuple[Any, bool]] = []
@@ -38,16 +39,23 @@ class Departure:
         return bool(self._waiters)
 
     def is_drained(self, publishes: bool) -> bool:
-        """Return whether no settlement (and no publish) is unconfirmed."""
+        """Return whether no settlement (and no publish) is unconfirmed.
+
+        With publishes, who asks says goodbye: then the consumers have gone at the server, too. Until it has
+        said so, a message may be on its way that it has begun for a handler; that one is given back before.
+        """
         session = self._session
         owed = session.owed
         if owed.is_any() or owed.returned or session.steps:
             return False
-        if publishes and session.outbox.groups:
+        if publishes and (session.outbox.groups or self._is_cancelling()):
             return False
         return not any(
             publishes or not isinstance(sent.content, PublishGroup) for sent in session.window
         )
+
+    def _is_cancelling(self) -> bool:
+        return bool(self.retired) or self._session.requests.is_written("cancel")
 
     def add(self, waiter: Any, publishes: bool, by_ms: int) -> None:
         """Let `waiter` have None when `is_drained`, or a Timeout at `by_ms`."""

@@ -110,7 +110,6 @@ class Machine:
         self.schedule = shell.schedule
         self._opening: list[Any] = []  # who waits for the first welcome
         self._room_waiters: list[Any] = []
-        self._retired: list[int] = []  # consumers that have gone, and are to be cancelled
         self._next_consumer = 1
         self._handlers: Mapping[type, Callable[[Any, int], None]] = {
             Welcomed: self._welcomed,
@@ -162,7 +161,7 @@ class Machine:
         if self.closed is not None:
             self.session.let_go()  # settled after the end: nobody will be told
         frames = self.session.flush(now_ms)
-        if self._retired and not self.session.owed.is_any():
+        if self.leaving.retired and not self.session.owed.is_any():
             frames += self._cancel_retired(now_ms)
         if self.frames:
             frames = self.frames + frames
@@ -171,9 +170,9 @@ class Machine:
 
     def _cancel_retired(self, now_ms: int) -> list[bytes]:
         """Return the cancels of consumers that have gone: what they settled is written, and not overtaken."""
-        for number in self._retired:
+        for number in self.leaving.retired:
             self.session.request("cancel", {"consumer": number}, None)
-        self._retired.clear()
+        self.leaving.retired.clear()
         return self.session.flush(now_ms)
 
     def take_effects(self) -> list[Effect]:
@@ -241,10 +240,11 @@ class Machine:
             return False
         self.trouble = str(error) or type(error).__name__
         self.frames = []
-        self._retired.clear()  # the server forgets consumers with their connection
+        self.leaving.retired.clear()  # the server forgets consumers with their connection
         self.act(self.session.disconnected(), now_ms)
         for consumer in list(self.consumers.values()):
             consumer.drop_buffer()
+        self.leaving.wake()
         return self.closed is None
 
     def _forget_session(self, now_ms: int) -> bool:
@@ -382,7 +382,7 @@ class Machine:
         """Deliver no more, and give back what has not begun, without waiting for the answer."""
         self.forget(consumer)
         if self.session.is_open:
-            self._retired.append(consumer.number)
+            self.leaving.retired.append(consumer.number)
             self.schedule()
 
     def _delivered(self, event: Delivered, now_ms: int) -> None:
