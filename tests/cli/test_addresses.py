@@ -148,7 +148,7 @@ def test_ping_asks_the_port_that_serve_uses(tmp_path: Path) -> None:
             typed("ping", "--port", port, MINIBROKER_PORT="1"),
             typed("ping", "--port", port, "--host", "0.0.0.0"),
             typed("ping", "--url", server.url, MINIBROKER_PORT="1"),
-            typed("publish", "q", "x", MINIBROKER_PORT=port),
+            typed("stats", MINIBROKER_PORT=port),
         ):
             assert done.returncode == 0, done.stderr
             assert done.stderr == ""

@@ -147,7 +147,7 @@ def test_what_was_failed_is_told_and_begins_anew(
     typed_at(server, "export", f"{queue}.dlq", "--out", str(file))
     assert json.loads(file.read_bytes())["history"][0]["cause"] == "rejected"
     done = typed_at(server, "import", queue, str(file))
-    assert "imported 1 messages" in done.stdout
+    assert "imported 1 message for" in done.stdout
     assert "1 had attempts or a history" in done.stderr
     assert asyncio.run(_look(server.url, queue))[0].history == []
 
@@ -198,7 +198,7 @@ def test_a_wrong_line_ends_it_behind_those_before_and_skip_goes_on(
     done = typed_at(server, "import", queue, stdin=text)
     assert done.returncode == exits.USAGE
     assert "message 4 of the input is none" in done.stderr
-    assert "'delay' (1 times)" in done.stderr
+    assert "'delay' (1 time)" in done.stderr
     assert f"imported 2 messages for {queue}, up to 3 of the input" in done.stdout
     output(server, "import", queue, "--skip", "4", stdin=text)
     assert [each.body for each in asyncio.run(_look(server.url, queue))] == [1, 2, 4]

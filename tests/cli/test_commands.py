@@ -323,7 +323,7 @@ def test_a_queue_with_messages_is_deleted_after_a_question(broker_server: Broker
     for flag in ("--yes", "--force"):  # as it was called in 0.1.0
         output(broker_server, "publish", QUEUE, "x")
         lines = output(broker_server, "queue", "delete", QUEUE, flag)
-        assert lines == ["deleted emails, and 1 messages with it"]
+        assert lines == ["deleted emails, and 1 message with it"]
     output(broker_server, "queue", "set", QUEUE)
     assert output(broker_server, "queue", "delete", QUEUE) == [
         "deleted emails, and 0 messages with it"

@@ -34,7 +34,7 @@ def test_the_environment_goes_before_the_file_and_the_command_line_before_both(
     assert rows["port"] == ("7300", str(file))
     assert rows["max_queues"] == ("6", "environment")
     assert rows["loop"] == ("asyncio", "command line")
-    assert rows["auto_create"] == ("False", str(file))
+    assert rows["auto_create"] == (False, str(file))
     assert rows["host"] == ("127.0.0.1", "default")
 
 
@@ -115,3 +115,22 @@ def test_a_hang_up_reads_the_file_again(tmp_path: Path) -> None:
         server.prints("memory_limit_bytes=104857600")
     finally:
         server.close()
+
+
+def test_values_are_shown_as_they_are_typed(tmp_path: Path) -> None:
+    """Not as Python writes them: true and false, lists with spaces between, and `-` where nobody said anything."""
+    env = {"MINIBROKER_HTTP_ALLOW_HOST": "a.example b.example"}
+    words = ("config", "--data-dir", str(tmp_path), "--no-auto-create")
+    table = [line.split(None, 2) for line in run(*words, env=env).stdout.splitlines()]
+    shown = {row[0]: row[1] for row in table}
+    assert (shown["--auto-create"], shown["--standby"]) == ("false", "false")
+    assert (shown["--log"], shown["--webhook-events"], shown["--drain-timeout"]) == (
+        "-",
+        "-",
+        "10s",
+    )
+    assert ["--http-allow-host", "a.example"] in [row[:2] for row in table]
+    found = json.loads(run(*words, "--json", env=env).stdout)
+    assert found["http_allow_host"]["value"] == ["a.example", "b.example"]
+    assert (found["log"]["value"], found["auto_create"]["value"]) == (None, False)
+    assert (found["webhook_events"]["value"], found["port"]["value"]) == ([], "7272")

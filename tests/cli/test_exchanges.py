@@ -124,7 +124,7 @@ def test_exchanges_move_to_another_broker(
     other = start_broker()
     for new in (2, 0):
         told = output(other, "exchange", "import", stdin="\n".join(lines))
-        assert told == [f"2 exchanges are there, with {new} new bindings"]
+        assert told == [f"there now: 2 exchanges, with {new} new bindings"]
     assert output(other, *export) == lines
     assert [json.loads(line)["exchange"] for line in output(other, *export, "b*")] == ["b"]
     for wrong in (

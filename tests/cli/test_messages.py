@@ -53,7 +53,7 @@ async def test_messages_are_deleted_and_moved_and_what_is_left_is_named(
             assert "nothing was done" in refusal(broker_server, exits.REFUSED, *words, stdin="n\n")
             done = typed_at(broker_server, *words, "--yes")
             assert (done.returncode, done.stdout) == (exits.REFUSED, "deleted 1\n")
-            assert "1-0 is begun, 1 of the ids are not in emails" in done.stderr
+            assert "1-0 is begun, 1 id not in emails" in done.stderr
             assert output(broker_server, "message", "move", QUEUE, "1-2", "--to", "b") == [
                 "moved 1"
             ]

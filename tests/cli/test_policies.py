@@ -65,7 +65,7 @@ def test_policies_are_carried_to_another_broker(
         assert "line 2" in refusal(other, exits.USAGE, "policy", "import", stdin=spoilt)
     for _ in range(2):
         told = output(other, "policy", "import", stdin="\n".join(lines))
-        assert told == ["2 policies and limits are there"]
+        assert told == ["policies and limits that are there now: 2"]
         found = output(other, "policy", "export")
         assert [found[0], found[2]] == lines
         assert "stays" in found[1]

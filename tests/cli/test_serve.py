@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from minibrokerd.cli.serve import is_loopback
+from minibrokerd.net.addresses import is_loopback
 from support.broker import BrokerServer
 
 

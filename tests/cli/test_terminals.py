@@ -30,7 +30,7 @@ TABLES = {
     f"dlq show {QUEUE} 1-0": ("started", "took", "client", "cause", "error", "ValueError"),
     "exits": ("code", "what happened", "what to do", "141", "nothing"),
     "config": ("flag", "value", "from", "variable", "MINIBROKER_DRAIN_TIMEOUT"),
-    "log check": ("what", "found", "read", "segments"),
+    "log check": ("what", "found", "read", "segment"),
     "log stats": ("segment", "generation", "live messages", "pinned by", "what lives"),
 }
 

@@ -182,7 +182,7 @@ async def test_one_queue_is_shown_with_those_who_have_its_messages(
             await broker.queue("mail").delete(force=True)
             await asyncio.to_thread(top.has, "there is no such queue")
             top.terminal.type("\x1b")
-            await asyncio.to_thread(top.until, lambda text: "1 queues" in text)
+            await asyncio.to_thread(top.until, lambda text: "1 queue" in text)
             top.terminal.type("?")
             await asyncio.to_thread(top.has, "any key goes back")
 

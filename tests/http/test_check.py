@@ -41,17 +41,24 @@ async def test_a_line_with_perfdata_and_a_code(http_broker: HttpBroker) -> None:
     """OK, then a warning, then critical, as the bounds say, in units."""
     code, line = checked(http_broker, *CALM)
     text, _, perfdata = line.partition(" | ")
-    assert (code, text.startswith("MINIBROKER OK - ")) == (OK, True), line
+    asked = f"{http_broker.url.removeprefix('http://')} ({minibroker.__version__})"
+    assert (code, text.startswith(f"MINIBROKER OK - {asked}: ")) == (OK, True), line
     assert all(PERFDATA.fullmatch(each) for each in perfdata.split()), perfdata
     labels = [each.partition("=")[0] for each in perfdata.split()]
     assert labels == [row.label for row in CHECKS.values() if row.name not in UNASKED]
     async with minibroker.connect(http_broker.server.url) as connection:
         await connection.queue("mail").publish("x")
     code, line = checked(http_broker, *CALM, "--oldest-ready", "1ms,1h")
-    assert (code, "WARNING - oldest-ready" in line, "(mail " in line) == (WARNING, True, True)
+    assert (code, f"WARNING - {asked}: oldest-ready" in line, "(mail " in line) == (
+        WARNING,
+        True,
+        True,
+    )
     code, line = checked(http_broker, *CALM, "--oldest-ready", "1ms", "--memory", ",0.001%")
     assert code == CRITICAL
-    assert re.search(r"CRITICAL - memory \S+%; oldest-ready \S+ \(mail \S+\) \[WARNING\] \|", line)
+    assert re.search(
+        r"CRITICAL - \S+ \(\S+\): memory \S+%; oldest-ready \S+ \(mail \S+\) \[WARNING\] \|", line
+    )
     assert checked(http_broker, *CALM, "--oldest-ready", "1ms", "--skip", "ma*")[0] == OK
 
 

@@ -44,6 +44,35 @@ def test_a_start_without_servers_hears_a_signal_at_once(
     assert "before=listening" in launched.output
 
 
+@pytest.mark.parametrize(
+    ("servers", "advertised", "warns"),
+    [
+        ("192.0.2.1", (), True),  # an address that nobody has
+        ("127.0.0.1:PORT,192.0.2.1", (), True),
+        ("192.0.2.1", ("--advertise", "localhost:7272"), True),
+        ("192.0.2.1", ("--advertise", "192.0.2.2:7272"), False),
+        ("127.0.0.1:PORT,[::1]:PORT,localhost:PORT", (), False),
+    ],
+)
+def test_who_would_send_clients_to_its_own_machine_alone_is_warned(
+    launched: BrokerServer,
+    silent_port: int,
+    servers: str,
+    advertised: tuple[str, ...],
+    warns: bool,
+) -> None:
+    """A broker elsewhere that stands by sends clients where this one says; not so where all is on one machine."""
+    log = f"nats://{servers.replace('PORT', str(silent_port))}/x"
+    launched.flags = ("--log", log, "--no-http", *advertised)
+    launched.lines.clear()
+    launched.launch()
+    launched.prints("log_stalled")
+    told = [line for line in launched.output.splitlines() if "advertises_loopback" in line]
+    assert len(told) == warns
+    assert all("--advertise HOST:PORT" in line for line in told)
+    assert launched.stop() == 0
+
+
 def test_tries_to_connect_are_paced(launched: BrokerServer) -> None:
     """Counted against the time that went by, of which there may be any amount."""
     with socket.create_server(("127.0.0.1", 0)) as sock:

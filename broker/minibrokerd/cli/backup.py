@@ -21,6 +21,7 @@ from minibrokerd.cli.printing import fail, note, print_json, print_table, progre
 from minibrokerd.cli.ranges import Size
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.process import exits
+from minibrokerd.text.counts import count_text
 
 HEADS = ("number", "began", "batch", "segments", "bytes", "as it was written")
 
@@ -128,8 +129,11 @@ def _tell(done: BackedUp, directory: Path) -> None:
     manifest = done.manifest
     rows = [
         ("up to", f"batch {manifest.batch:,}"),
-        ("holds", f"{manifest.bytes:,} bytes in {len(manifest.segments):,} segments"),
-        ("copied", f"{done.copied_bytes:,} bytes, the rest was there"),
+        (
+            "holds",
+            f"{count_text(manifest.bytes, 'byte')} in {count_text(len(manifest.segments), 'segment')}",
+        ),
+        ("copied", f"{count_text(done.copied_bytes, 'byte')}, the rest was there"),
     ]
     if done.removed:
         rows.append(("removed", ", ".join(f"back-up {number}" for number in done.removed)))
@@ -198,7 +202,8 @@ def _word(verdict: Verified | None) -> str:
     if verdict is None:
         return "not asked (--verify)"
     return (
-        "; ".join(verdict.wrong) or f"yes: {verdict.batches:,} batches, {verdict.records:,} records"
+        "; ".join(verdict.wrong)
+        or f"yes: {count_text(verdict.batches, 'batch')}, {count_text(verdict.records, 'record')}"
     )
 
 

@@ -28,6 +28,7 @@ from minibrokerd.load.payload import BODY_TYPES
 from minibrokerd.load.plan import Plan
 from minibrokerd.load.report import results, tables, title, verdict
 from minibrokerd.process import exits
+from minibrokerd.text.counts import count_text
 
 DURATION_S: Final = 10.0
 MAX_TASKS: Final = 1_000
@@ -172,7 +173,7 @@ def _print(made: dict[str, Any], as_json: bool) -> None:
         for warning in made["warnings"]:
             note(f"warning: {warning}")
     if missing := made["messages"]["missing"]:
-        fail(f"{missing:,} messages were confirmed and never came", exits.REFUSED)
+        fail(f"{count_text(missing, 'confirmed message')} never came", exits.REFUSED)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from minibrokerd.cli.ranges import Duration
 from minibrokerd.cli.talking import CONNECT_S, talk
 from minibrokerd.process import exits
 from minibrokerd.process.stopping import Asking, ignore
+from minibrokerd.text.counts import count_text
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 EXCHANGE: Final = "exchange "  # before the name of one, where a queue may stand too
@@ -111,6 +112,7 @@ def bridge(
       redis://HOST:6379/0?stream=NAME&group=NAME           Redis Streams
       kafka://HOST:9092,HOST:9092?topic=NAME&group=NAME    Kafka
       nats://HOST:4222?stream=NAME (--to: ?subject=NAME)   NATS JetStream
+
     amqps, rediss, kafkas and natss are the same over TLS; docs/guide/bridges.md has all options.
 
     At least once: a message is done where it came from when the other side has confirmed it, and not before. The
@@ -264,7 +266,7 @@ class _Said:
             print_json({"event": "ended", **_numbers(made)})
         else:
             way = f"from {made.source.name} to {made.sink.name}"
-            say(f"handed over {made.counts.passed:,} messages {way}{_more(made)}")
+            say(f"handed over {count_text(made.counts.passed, 'message')} {way}{_more(made)}")
 
 
 WORDS: Final = {

@@ -15,6 +15,7 @@ from minibrokerd.cli.printing import fail, print_json, say
 from minibrokerd.cli.queues import confirm
 from minibrokerd.cli.talking import talk
 from minibrokerd.process import exits
+from minibrokerd.text.counts import count_text
 
 
 @click.command()
@@ -61,6 +62,6 @@ def cancel(
         else:
             say(f"cancelled {ended:,}")
         if ended < len(wanted):
-            fail(f"{len(wanted) - ended} of the ids are not in {queue}", exits.REFUSED)
+            fail(f"{count_text(len(wanted) - ended, 'id')} not in {queue}", exits.REFUSED)
 
     talk(url, work)

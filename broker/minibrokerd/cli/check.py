@@ -16,7 +16,7 @@ import click
 
 from minibrokerd.cli.http_api import Away, HttpApi, Refused, http_option
 from minibrokerd.cli.options import json_option, option, timeout_option
-from minibrokerd.cli.printing import print_json, say, wants_json
+from minibrokerd.cli.printing import print_json, say_line, wants_json
 from minibrokerd.cli.ranges import Duration
 from minibrokerd.monitoring.checks import (
     CHECKS,
@@ -29,6 +29,7 @@ from minibrokerd.monitoring.checks import (
 )
 from minibrokerd.monitoring.history import KEPT_S
 from minibrokerd.monitoring.watch import WINDOW_S
+from minibrokerd.text.counts import count_text
 from minibrokerd.text.units import duration_text
 
 NAMED_QUEUES: Final = 3  # in the line
@@ -183,16 +184,16 @@ def check(
             Level.CRITICAL if error.status >= 500 else Level.UNKNOWN,
             f"{http} refused: {error}",
         )
-    if not isinstance(said, dict) or not said.keys() >= {"readings", "queues", "phase"}:
+    if not isinstance(said, dict) or not said.keys() >= {"readings", "queues", "phase", "version"}:
         _end(Level.UNKNOWN, f"what answers at {http} is no broker")
     if queues and not said["queues"] and said["phase"] not in ("standby", "recovering"):
-        _end(Level.UNKNOWN, f"no queue fits {', '.join(queues)}")
+        _end(Level.UNKNOWN, f"{_name(http, said)}: no queue fits {', '.join(queues)}")
     judged = judge(said["readings"], bounds)
     level = max((each.level for each in judged), default=Level.OK)
     if as_json:
-        print_json({"level": level.name.lower(), **_document(said, judged)})
+        print_json({"level": level.name.lower(), "address": http, **_document(said, judged)})
     else:
-        say(line(level, said, judged))
+        say_line(line(level, _name(http, said), said, judged))
     sys.exit(int(level))
 
 
@@ -211,8 +212,13 @@ def judge(readings: list[Any], bounds: Mapping[str, Bounds]) -> list[Found]:
     return sorted(made, key=lambda each: order.index(each.check.name))
 
 
-def line(level: Level, said: Mapping[str, Any], judged: list[Found]) -> str:
-    """Return the line: what is wrong, the worst first, or what there is; then perfdata."""
+def _name(http: str, said: Mapping[str, Any]) -> str:
+    """Return which broker was asked: where, and of which version."""
+    return f"{http.removeprefix('http://').replace('|', '/')} ({said['version']})"
+
+
+def line(level: Level, name: str, said: Mapping[str, Any], judged: list[Found]) -> str:
+    """Return the line: which broker, then what is wrong, the worst first, or what there is; then perfdata."""
     wrong = sorted((each for each in judged if each.level), key=lambda each: -each.level)
     shown = wrong or [each for each in judged if each.check.of_queues]
     parts = [
@@ -222,9 +228,9 @@ def line(level: Level, said: Mapping[str, Any], judged: list[Found]) -> str:
     if said["phase"] != "ready":
         done = f" {said['recovered_percent']} %" if said["phase"] == "recovering" else ""
         parts.insert(0, said["phase"] + done)
-    text = "; ".join(parts) or f"{said['phase']}, {said['queues']} queues"
+    text = "; ".join(parts) or f"{said['phase']}, {count_text(said['queues'], 'queue')}"
     perfdata = " ".join(each.perfdata for each in judged)
-    return f"MINIBROKER {level.name} - {text} | {perfdata}"
+    return f"MINIBROKER {level.name} - {name}: {text} | {perfdata}"
 
 
 def _document(said: Mapping[str, Any], judged: list[Found]) -> dict[str, Any]:
@@ -241,5 +247,5 @@ def _end(level: Level, text: str) -> NoReturn:
     if wants_json():
         print_json({"level": level.name.lower(), "text": text, "checks": {}})
     else:
-        say(f"MINIBROKER {level.name} - {' '.join(text.split()).replace('|', '/')}")
+        say_line(f"MINIBROKER {level.name} - {' '.join(text.split()).replace('|', '/')}")
     sys.exit(int(level))

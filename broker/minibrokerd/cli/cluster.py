@@ -19,7 +19,7 @@ from minibrokerd.cli.check import Plugin
 from minibrokerd.cli.group import Group
 from minibrokerd.cli.looking import ago
 from minibrokerd.cli.options import json_option, option, shared_option
-from minibrokerd.cli.printing import fail, print_json, print_table, say
+from minibrokerd.cli.printing import fail, print_json, print_table, say, say_line
 from minibrokerd.cli.ranges import Duration
 from minibrokerd.cli.serve import LogAddress
 from minibrokerd.log.failures import LogError
@@ -199,7 +199,7 @@ def check(log: StreamAddress, as_json: bool) -> None:
     if as_json:
         print_json({"level": level.name.lower(), "text": text})
     else:
-        say(f"MINIBROKER CLUSTER {level.name} - {text}")
+        say_line(f"MINIBROKER CLUSTER {level.name} - {text}")
     sys.exit(int(level))
 
 

@@ -44,9 +44,8 @@ def config(context: click.Context, flags: tuple[str, ...], as_json: bool) -> Non
         print_json({row["name"]: row for row in rows})
         return
     heads = ("flag", "value", "from", "variable")
-    print_table(
-        heads, ([row["flag"], row["value"], row["from"], row["variable"]] for row in rows), ""
-    )
+    cells = ([row["flag"], _text(row["value"]), row["from"], row["variable"]] for row in rows)
+    print_table(heads, cells, "")
 
 
 def _row(made: click.Context, option: click.Option) -> dict[str, Any]:
@@ -62,13 +61,25 @@ def _row(made: click.Context, option: click.Option) -> dict[str, Any]:
     return {
         "name": option.name,
         "flag": option.opts[0],
-        "value": _text(option, value),
+        "value": _value(option, value),
         "from": origin,
         "variable": option.envvar,
     }
 
 
-def _text(option: click.Option, value: Any) -> str:
-    if isinstance(option.type, Size) and value is not None:
+def _value(option: click.Option, value: Any) -> str | bool | list[str] | None:
+    """Return a value as it is typed: with its unit, as true or false; None: nobody said one."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, tuple):
+        return [str(each) for each in value]
+    if isinstance(option.type, Size):
         return size_text(value)
     return duration_text(value * 1_000) if isinstance(option.type, Duration) else str(value)
+
+
+def _text(value: str | bool | list[str] | None) -> str:
+    """Return it as one word, or as a list is given in a variable; `-`: there is none."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return (" ".join(value) if isinstance(value, list) else value) or "-"

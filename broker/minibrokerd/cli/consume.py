@@ -14,6 +14,7 @@ import click
 import minibroker
 from minibroker.contract import limits
 from minibrokerd.cli.executing import Executor
+from minibrokerd.cli.making import Made, create_option
 from minibrokerd.cli.options import client_options, option, queue_argument
 from minibrokerd.cli.peeking import body_fields, body_of, headers_of
 from minibrokerd.cli.printing import print_json, print_text
@@ -53,6 +54,7 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
     type=Duration(10, limits.MAX_LEASE_MS),
     help="How long until a worker that went silent loses its message; the queue's, if not given.",
 )
+@create_option
 @client_options
 def consume(
     queue: str,
@@ -73,9 +75,11 @@ def consume(
       0      ack: done
       65     reject: it can never succeed, to the dead-letter queue
       other  nack: it comes again after the queue's retry delay
+
     The last line that it wrote to standard error goes into the history. Its environment has MINIBROKER_QUEUE,
     MINIBROKER_ID, MINIBROKER_TOKEN, MINIBROKER_ATTEMPT, MINIBROKER_KEY, and MINIBROKER_HEADERS as JSON; where the
     message has a header traceparent, TRACEPARENT, TRACESTATE and BAGGAGE as well.
+
     At a signal the commands that run are waited for; a second one ends them and gives their messages back.
     """
     if command is not None and ack:
@@ -90,10 +94,12 @@ def consume(
 
     async def work(broker: minibroker.Broker) -> None:
         handler = Executor(command, as_json) if command is not None else _Printer(ack, as_json)
+        made = await Made.look(broker, queue)
         try:
             async with broker.queue(queue).consume(
                 min(count or prefetch, prefetch), lease
             ) as messages:
+                made.tell()
                 crew = _Crew(aiter(messages), handler, count)
                 await crew.work(at_once)
         finally:

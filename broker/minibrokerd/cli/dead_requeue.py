@@ -13,8 +13,9 @@ from minibroker.contract.confirms import MessageId
 from minibroker.session.requeueing import SAME
 from minibrokerd.cli.completing import complete_dead_id, complete_source
 from minibrokerd.cli.dead_queue import dlq_of
+from minibrokerd.cli.making import Made, create_option
 from minibrokerd.cli.options import Id, client_options, option, queue_argument
-from minibrokerd.cli.printing import print_json, say
+from minibrokerd.cli.printing import print_json, say_line
 from minibrokerd.cli.publish import decoded, headers_given
 from minibrokerd.cli.talking import talk
 
@@ -40,6 +41,7 @@ from minibrokerd.cli.talking import talk
 )
 @option("--key", help="Key instead.")
 @option("--to", help="Queue that gets it, if not the one in which it died.")
+@create_option
 @client_options
 def requeue(
     queue: str,
@@ -70,10 +72,12 @@ def requeue(
 
     async def work(broker: minibroker.Broker) -> None:
         dead = broker.queue(dlq_of(queue))
+        made = await Made.look(broker, to) if to is not None else Made()
         confirm = await dead.requeue(id, new, headers=own, key=key, queue=to)
+        made.tell()
         if as_json:
             print_json({"id": str(confirm.id), "durability": confirm.durability})
         else:
-            say(f"{confirm.id} {confirm.durability}")
+            say_line(f"{confirm.id} {confirm.durability}")
 
     talk(url, work)

@@ -34,6 +34,7 @@ from minibrokerd.cli.printing import fail, note, print_json, print_table, progre
 from minibrokerd.cli.queues import STATES, confirm, print_purged
 from minibrokerd.cli.talking import talk
 from minibrokerd.process import exits
+from minibrokerd.text.counts import count_text
 from minibrokerd.text.values import text_of
 
 REDRIVE_STEP: Final = 10_000  # messages in one request, so that progress can be shown
@@ -107,7 +108,7 @@ def groups(queue: str, where: Where | None, count: int, url: str, as_json: bool)
         empty = f"no such message is in {dlq_of(queue)}" if where else f"{dlq_of(queue)} is empty"
         print_table(GROUP_HEADS, rows, empty, ("error",))
         if len(found) > count:
-            note(f"and {len(found) - count:,} smaller groups; --count shows more")
+            note(f"and {count_text(len(found) - count, 'smaller group')}; --count shows more")
 
     talk(url, work)
 
@@ -176,8 +177,8 @@ def redrive(
             say(f"redriven {moved:,}" + (f"; left in {dlq_of(queue)}: {others}" if left else ""))
         if moved < len(ids):
             fail(
-                f"{len(ids) - moved} of the {len(ids)} ids are not in {dlq_of(queue)}, or a consumer has them; "
-                "`minibroker dlq list` shows those it has",
+                f"left: {len(ids) - moved} of the {count_text(len(ids), 'id')}, which {dlq_of(queue)} has not, or "
+                "a consumer has; `minibroker dlq list` shows those it has",
                 exits.REFUSED,
             )
 

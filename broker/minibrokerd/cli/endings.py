@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from io import StringIO
 from typing import NoReturn
 
 import click
 
-from minibrokerd.cli.printing import fail, leave_closed_pipe, wants_json
+from minibrokerd.cli.printing import fail, leave_closed_pipe, note, wants_json
 from minibrokerd.process import exits
 
 
@@ -35,13 +36,21 @@ def ending(work: Callable[[], object]) -> NoReturn:
         _interrupted(error)
     except click.ClickException as error:
         if not wants_json():
-            error.show()
+            _show(error)
             sys.exit(error.exit_code)
         fail(error.format_message(), error.exit_code)
     except OSError as error:
         _flush_or_forget()
         fail(f"cannot write the results: {error}", exits.REFUSED)
     sys.exit(code if isinstance(code, int) else exits.DONE)
+
+
+def _show(error: click.ClickException) -> None:
+    """Say what is wrong with a command line, in lines that fit the terminal."""
+    said = StringIO()
+    error.show(said)
+    for line in said.getvalue().splitlines():
+        note(line.replace("\t", "    "))
 
 
 def _interrupted(error: BaseException) -> NoReturn:

@@ -18,6 +18,7 @@ from minibroker.contract.exchange_commands import (
 )
 from minibrokerd.cli.completing import complete_exchange, complete_queue
 from minibrokerd.cli.group import Group
+from minibrokerd.cli.making import Made, create_option
 from minibrokerd.cli.options import client_options, option
 from minibrokerd.cli.printing import fail, print_json, print_table, say
 from minibrokerd.cli.selecting import matches
@@ -164,6 +165,7 @@ def show(name: str, url: str, as_json: bool) -> None:
 
 @exchange.command()
 @binding_arguments
+@create_option
 @client_options
 def bind(
     name: str, queue: str, pattern: str | None, to_exchange: bool, url: str, as_json: bool
@@ -183,10 +185,13 @@ def bind(
             what = PATTERNS.get((await exchange.show()).type)
             if what is not None:
                 fail(f"a binding of {name} needs a PATTERN: {what}", exits.USAGE)
+        made = Made()
         if not to_exchange:
             await _check_is_queue(broker, queue)
+            made = await Made.look(broker, queue)
         to = broker.exchange(queue) if to_exchange else queue
         is_new = await exchange.bind(to, pattern or "")
+        made.tell()
         if as_json:
             print_json({"created": is_new})
         else:

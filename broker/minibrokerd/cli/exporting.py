@@ -25,6 +25,7 @@ from minibrokerd.cli.printing import note, print_json, progress
 from minibrokerd.cli.talking import talk
 from minibrokerd.cli.whole_file import WholeFile
 from minibrokerd.log.fileops import FileOps, sync_entries
+from minibrokerd.text.counts import count_text
 
 TAKEN_AT_ONCE: Final = 500
 PRIVATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -240,7 +241,8 @@ def _tell(queue: str, counted: Counter[str], take: bool, as_json: bool) -> None:
     by_state = ", ".join(f"{number:,} {state}" for state, number in counted.items())
     left = "they are no longer there" if take else "they are still there"
     note(
-        f"exported {written:,} messages of {queue}" + (f" ({by_state}); {left}" if counted else "")
+        f"exported {count_text(written, 'message')} of {queue}"
+        + (f" ({by_state}); {left}" if counted else "")
     )
     if counted["damaged"]:
-        note(f"minibroker: {counted['damaged']:,} messages are damaged and were left out")
+        note(f"minibroker: {count_text(counted['damaged'], 'damaged message')} left out")

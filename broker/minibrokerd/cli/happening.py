@@ -18,7 +18,7 @@ import click
 
 from minibrokerd.cli.http_api import Away, HttpApi, Refused, asking, http_option
 from minibrokerd.cli.options import json_option, option, timeout_option
-from minibrokerd.cli.printing import note, print_json, say
+from minibrokerd.cli.printing import note, print_json, say_line
 from minibrokerd.process.logs import LEVELS, event_words
 
 SILENCE_S: Final = 30.0  # the broker gives a sign of life every 10 s
@@ -98,7 +98,7 @@ def _show(event: Mapping[str, Any], as_json: bool) -> None:
         print_json(event)
     else:
         words = event_words({"event": event["event"], **event["fields"]})
-        say(f"{event['time']} {event['level']:<7} {words}")
+        say_line(f"{event['time']} {event['level']:<7} {words}")
 
 
 @dataclass(slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from minibrokerd.cli.options import shared_option
+from minibrokerd.net.addresses import host_of, is_loopback
 
 DEFAULT: Final = "127.0.0.1:7273"
 HTTP_TOKEN_VARIABLE: Final = "MINIBROKER_HTTP_TOKEN"
@@ -76,8 +76,7 @@ def http_of(flags: dict[str, Any], *, insecure: bool, has_tokens: bool) -> Any:
     tls = flags.pop("http_tls")
     if off:
         return None
-    host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
+    host, port = host_of(address), address.rpartition(":")[2]
     token = _read(path) if path else os.environ.get(HTTP_TOKEN_VARIABLE, "").strip()
     if token and len(token) < MIN_TOKEN_CHARS:
         raise click.UsageError(f"the token for HTTP has less than {MIN_TOKEN_CHARS} characters")
@@ -102,11 +101,3 @@ def _read(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise click.UsageError(f"the file of --http-token-file cannot be read: {why}") from None
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches `host`; of names, only localhost is trusted."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

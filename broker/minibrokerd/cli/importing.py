@@ -28,12 +28,14 @@ from minibrokerd.cli.carrying import (
     from_line,
     from_map,
 )
+from minibrokerd.cli.making import Made, create_option
 from minibrokerd.cli.options import client_options, option, queue_argument
 from minibrokerd.cli.printing import fail, note, print_json, progress, say
 from minibrokerd.cli.reading import LineTooLong, chunks, lines
 from minibrokerd.cli.talking import talk
 from minibrokerd.cli.whole_file import WholeFile
 from minibrokerd.process import exits
+from minibrokerd.text.counts import count_text
 
 BATCH: Final = 500
 Placed = tuple[
@@ -75,6 +77,7 @@ Read = Callable[[int], AsyncIterator[tuple[int, Make]]]
     "left out.",
 )
 @option("--check", is_flag=True, help="Only read and judge the input; nothing is published.")
+@create_option
 @client_options
 def import_(
     queue: str,
@@ -112,6 +115,7 @@ def import_(
     )
 
     async def work(broker: minibroker.Broker | None) -> None:
+        made = Made() if broker is None else await Made.look(broker, queue)
         try:
             with progress(f"importing to {queue}", None, prints=False) as advance:
                 async for batch, wrong in _batches(
@@ -119,6 +123,7 @@ def import_(
                 ):
                     if batch:
                         await importing.publish(broker, batch)
+                        made.tell()
                         advance(len(batch))
                     if wrong is not None:
                         fail(f"{wrong}; nothing from there on was imported", exits.USAGE)
@@ -201,9 +206,8 @@ class _Import:
             )  # fmt: skip
             return
         delayed = f", {counted['delayed']:,} of them delayed" if counted["delayed"] else ""
-        say(
-            f"{done} {counted['all']:,} messages for {self._queue}{delayed}, up to {self.upto:,} of the input"
-        )
+        messages = count_text(counted["all"], "message")
+        say(f"{done} {messages} for {self._queue}{delayed}, up to {self.upto:,} of the input")
         if counted["history"]:
             note(f"{counted['history']:,} had attempts or a history: they begin anew")
         if counted["waited"]:
@@ -212,7 +216,7 @@ class _Import:
             note(f"{counted['left_out']:,} had waited for others, and were left out")
         for name, number in others.items():
             note(
-                f"minibroker: the field {name!r} ({number:,} times) is not known and was passed over"
+                f"minibroker: the field {name!r} ({count_text(number, 'time')}) is not known and was passed over"
             )
 
     def _leaves_out(self, message: Carried) -> bool:

@@ -33,6 +33,7 @@ from minibrokerd.core.model.records import (
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.recovery import Recovery
 from minibrokerd.log.seam import Batch, Record
+from minibrokerd.text.counts import count_text
 
 WITH_MESSAGES: Final = (PublishMeta, CopyMeta, CopyRunMeta, CopyPartMeta, CopySomeMeta)
 
@@ -74,8 +75,8 @@ def dump(data_dir: Path, bodies: bool, count: int | None) -> None:
                 return
     if recovery.report.torn_bytes:
         note(
-            f"the last batch is torn: {recovery.report.torn_bytes} bytes from byte "
-            f"{recovery.report.torn_offset} of segment {recovery.report.torn_segment} were never confirmed"
+            f"the last batch is torn: {count_text(recovery.report.torn_bytes, 'byte')} from byte "
+            f"{recovery.report.torn_offset} of segment {recovery.report.torn_segment} on, never confirmed"
         )
 
 

@@ -20,6 +20,7 @@ from minibrokerd.rescue.checking import Checked, Damage, check
 from minibrokerd.rescue.keeping import Keeper, QueueRisk
 from minibrokerd.rescue.pieces import Piece
 from minibrokerd.retained.checking import LogLooked, asides, check_logs
+from minibrokerd.text.counts import count_text
 
 LOOKS: Final = 3  # at a directory that a server writes to meanwhile
 RISK_HEADS: Final = ("queue", "live", "lost", "lost or in memory", "may come again", "of these")
@@ -79,8 +80,9 @@ def tell(checked: Checked, risks: list[QueueRisk]) -> None:
     closed = "closed" if checked.clean else "not closed, as after a crash"
     if checked.holder:
         closed = f"open: process {checked.holder} writes to it, and its last segment moves"
+    read = (len(survey.order), "segment"), (survey.batches, "batch"), (survey.records, "record")
     rows: list[tuple[str, object]] = [
-        ("read", f"{len(survey.order)} segments, {survey.batches:,} batches, {survey.records:,} records"),
+        ("read", ", ".join(count_text(*each) for each in read)),
         ("log", closed),
     ]  # fmt: skip
     rows += [("torn append", f"{_place(torn)}: never confirmed") for torn in checked.torn]

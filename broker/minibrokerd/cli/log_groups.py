@@ -17,6 +17,7 @@ from minibrokerd.cli.queues import STATES, confirm
 from minibrokerd.cli.ranges import Start
 from minibrokerd.cli.talking import talk
 from minibrokerd.process import exits
+from minibrokerd.text.counts import count_text
 
 HEADS: Final = ("group", "position", "lag", "waiting", "begun", "dead", "seeks")
 START_HELP: Final = (
@@ -171,7 +172,9 @@ def _tell(group: minibroker.GroupInfo, as_json: bool) -> None:
     if as_json:
         print_json({"queue": group.queue, "position": group.position, "lag": group.lag})
     else:
-        say(f"{group.queue} goes on at offset {group.position}, with {group.lag} messages behind")
+        say(
+            f"{group.queue} goes on at offset {group.position}, with {count_text(group.lag, 'message')} behind"
+        )
 
 
 def _unknown(log: str, name: str) -> str:

@@ -14,6 +14,7 @@ from minibrokerd.cli.options import json_option, option
 from minibrokerd.cli.printing import note, print_json, print_table, progress
 from minibrokerd.cli.ranges import Size
 from minibrokerd.cli.serve import DEFAULT_SEGMENT_BYTES, PAGE_BYTES
+from minibrokerd.text.counts import count_text
 from minibrokerd.text.units import size_text
 
 DONE: Final = {
@@ -58,9 +59,12 @@ def move_command(
         print_json(asdict(moved) | {"dry_run": dry_run, "copy": copies})
         return
     rows = [
-        ("batches", f"{moved.batches:,}, of {moved.records:,} records, {moved.size_bytes:,} bytes"),
-        ("of these", f"{moved.resumed:,} were there already"),
-        ("messages", f"{moved.messages:,} in {moved.queues:,} queues"),
+        (
+            "batches",
+            f"{moved.batches:,}, of {count_text(moved.records, 'record')}, {count_text(moved.size_bytes, 'byte')}",
+        ),
+        ("there before", f"{moved.resumed:,} of these"),
+        ("messages", f"{moved.messages:,} in {count_text(moved.queues, 'queue')}"),
         ("sessions", f"{moved.sessions:,}"),
         ("epoch", f"goes on above {moved.epoch}"),
         ("SHA-256", moved.digest),

@@ -16,6 +16,7 @@ from minibrokerd.cli.printing import note, print_json, print_text
 from minibrokerd.cli.queues import STATES
 from minibrokerd.cli.ranges import Start
 from minibrokerd.cli.talking import talk
+from minibrokerd.text.counts import count_text
 from minibrokerd.text.values import text_of
 
 FOLLOW_S: Final = 60.0  # one request waits so long
@@ -42,7 +43,9 @@ def read(log: str, start: Any, follow: bool, count: int | None, url: str, as_jso
         left = count
         async for page in log_pages(broker, log, start, follow=follow):
             if page.damaged:
-                note(f"up to {page.damaged:,} messages before offset {page.next} are damaged")
+                note(
+                    f"damaged before offset {page.next}: up to {count_text(page.damaged, 'message')}"
+                )
             shown = page[:left]
             for message in shown:
                 _print(message, as_json)

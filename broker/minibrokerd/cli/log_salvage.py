@@ -16,6 +16,7 @@ from minibrokerd.log.fileops import FileOps
 from minibrokerd.process import exits
 from minibrokerd.rescue.checking import lock_holder
 from minibrokerd.rescue.salvage import Salvaged, refuse_target, salvage
+from minibrokerd.text.counts import count_text
 
 
 @click.command("salvage")
@@ -50,15 +51,15 @@ def salvage_command(data_dir: Path, out: Path, as_json: bool) -> None:
 def _tell(salvaged: Salvaged, out: Path) -> None:
     source = salvaged.source
     rows = [
-        ("kept", f"{salvaged.kept_batches:,} batches, {salvaged.kept_records:,} records"),
-        ("dropped", f"{salvaged.dropped_records:,} records, and what cannot be told apart in "
-                    f"{source.damaged_bytes:,} damaged bytes"),
+        ("kept", f"{count_text(salvaged.kept_batches, 'batch')}, {count_text(salvaged.kept_records, 'record')}"),
+        ("dropped", f"{count_text(salvaged.dropped_records, 'record')}, and what cannot be told apart in "
+                    f"{count_text(source.damaged_bytes, 'damaged byte')}"),
         ("epoch", f"{salvaged.epoch}, above all that were in use"),
     ]  # fmt: skip
     for log in salvaged.retained:
-        says = f"{log.messages:,} messages"
+        says = count_text(log.messages, "message")
         if log.damaged:
-            says += f"; {log.damaged:,} places that do not verify, which readers skip"
+            says += f"; readers skip {count_text(log.damaged, 'damaged place')}"
         if log.unread:
             says += f"; cannot be read: {', '.join(log.unread)}"
         rows.append((f"retained log {log.number}", says))

@@ -13,6 +13,7 @@ from minibrokerd.cli.http_api import HttpApi, Refused, asking, http_option
 from minibrokerd.cli.options import Id, json_option, option, timeout_option
 from minibrokerd.cli.printing import fail, note, print_json, print_table, say
 from minibrokerd.process import exits
+from minibrokerd.text.counts import count_text
 from minibrokerd.text.units import duration_text
 
 PAGE: Final = 500  # rows that are asked for at a time
@@ -43,7 +44,7 @@ def connections(http: str, as_json: bool) -> None:
     heads = ("client", "from", "consumes", "holds", "begun", "longest")
     print_table(heads, rows, "nobody is connected", heads[:3])
     if found["total"] > len(rows):
-        note(f"{found['total']:,} clients; those that hold most are shown")
+        note(f"{count_text(found['total'], 'client')}; those that hold most are shown")
 
 
 @click.command()

@@ -13,12 +13,14 @@ from minibroker.contract.confirms import MessageId
 from minibroker.session.address import masked
 from minibrokerd.cli.completing import complete_queue
 from minibrokerd.cli.group import Group
+from minibrokerd.cli.making import Made, create_option
 from minibrokerd.cli.options import client_options, ids_argument, option, queue_argument
 from minibrokerd.cli.peeking import find, show_messages
 from minibrokerd.cli.printing import fail, print_json, progress, say
 from minibrokerd.cli.queues import STATES, confirm
 from minibrokerd.cli.talking import talk
 from minibrokerd.process import exits
+from minibrokerd.text.counts import count_text
 
 MOVE_STEP: Final = 10_000  # messages in one request, so that progress can be shown
 target_option = option(
@@ -64,6 +66,7 @@ def delete(queue: str, ids: Sequence[MessageId], yes: bool, url: str, as_json: b
 @queue_argument()
 @ids_argument()
 @target_option
+@create_option
 @client_options
 def move(queue: str, ids: Sequence[MessageId], target: str, url: str, as_json: bool) -> None:
     """Move messages of QUEUE that wait to another queue. Those that a worker has are left, and named."""
@@ -72,7 +75,8 @@ def move(queue: str, ids: Sequence[MessageId], target: str, url: str, as_json: b
         async def some(chunk: Sequence[MessageId]) -> int:
             return await broker.queue(queue).move(target, chunk)
 
-        await _do(broker, queue, ids, "moved", as_json, some)
+        made = await Made.look(broker, target)
+        await _do(broker, queue, ids, "moved", as_json, some, made)
 
     talk(url, work)
 
@@ -85,12 +89,16 @@ def move(queue: str, ids: Sequence[MessageId], target: str, url: str, as_json: b
     type=click.IntRange(min=1),
     help="Most messages to move, the oldest; all, if not given.",
 )
+@create_option
 @client_options
 def move_queue(queue: str, target: str, count: int | None, url: str, as_json: bool) -> None:
     """Move the messages of QUEUE that wait to another queue. Those that workers have are left, and told."""
 
     async def work(broker: minibroker.Broker) -> None:
+        made = await Made.look(broker, target)
         moved = await _move_all(broker, queue, target, count)
+        if moved:
+            made.tell()
         counters = (await broker.queue(queue).stats())["queues"][queue]
         left = {state: counters[state] for state in STATES if counters[state] and count is None}
         if as_json:
@@ -126,12 +134,15 @@ async def _do(
     word: str,
     as_json: bool,
     some: Callable[[Sequence[MessageId]], Awaitable[int]],
+    made: Made | None = None,
 ) -> None:
     """Do something with messages, say with how many, and name those that were left, and why."""
     wanted = list(dict.fromkeys(ids))
     done = 0
     for at in range(0, len(wanted), limits.MAX_RUNS_PER_FRAME):
         done += await some(wanted[at : at + limits.MAX_RUNS_PER_FRAME])
+        if made is not None:
+            made.tell()
     left: dict[str, str] = {}
     if done < len(wanted):
         left = {
@@ -146,5 +157,5 @@ async def _do(
         reasons = [f"{name} is {state}" for name, state in left.items()]
         gone = len(wanted) - done - len(left)
         if gone > 0:
-            reasons.append(f"{gone} of the ids are not in {queue}")
+            reasons.append(f"{count_text(gone, 'id')} not in {queue}")
         fail(f"left: {', '.join(reasons)}", exits.REFUSED)

@@ -15,6 +15,7 @@ from minibrokerd.cli.printing import fail, print_json, print_table, say
 from minibrokerd.cli.ranges import Duration, When
 from minibrokerd.cli.talking import talk
 from minibrokerd.process import exits
+from minibrokerd.text.counts import count_text
 
 HEADS = ("paused", "since", "until", "by", "in hand")
 queue_argument = click.argument("queue", required=False, default="", shell_complete=complete_queue)
@@ -147,7 +148,7 @@ def _named(pause: Pause) -> str:
 def _in_hand(pause: Pause) -> str:
     if pause.queue:
         return f"{pause.begun} begun, {pause.held} held"
-    return f"{pause.in_hand} of {pause.clients} clients"
+    return f"{pause.in_hand} of {count_text(pause.clients, 'client')}"
 
 
 def _time(at: datetime | None) -> str:

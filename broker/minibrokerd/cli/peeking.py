@@ -16,9 +16,10 @@ from minibroker.contract.confirms import MessageId
 from minibroker.contract.errors import BodyError
 from minibroker.session.peek import Peeked, Peeks
 from minibrokerd.cli.options import client_options, option, queue_argument
-from minibrokerd.cli.printing import Listing, fail, note, print_json, print_table, say
+from minibrokerd.cli.printing import Listing, fail, note, print_json, print_table, say, say_fields
 from minibrokerd.cli.talking import talk
 from minibrokerd.process import exits
+from minibrokerd.text.counts import count_text
 from minibrokerd.text.units import duration_text
 from minibrokerd.text.values import is_text, text_of
 
@@ -204,6 +205,7 @@ def as_map(message: Peeked) -> dict[str, Any]:
         "published_unix_ms": message.info["published_unix_ms"],
         "ready_unix_ms": message.info.get("ready_unix_ms"),
         "after": message.info.get("after"),
+        "attempt": message.attempt or None,
         "attempts": message.attempts,
         "max_attempts": message.info.get("max_attempts"),
         "lease_ms": message.info.get("lease_ms"),
@@ -248,7 +250,7 @@ def _row(message: Peeked) -> Sequence[object]:
     return (
         message.id,
         state_of(message),
-        sum(message.attempts.values()),
+        message.attempt or sum(message.attempts.values()),
         age_of(message.info["published_unix_ms"]),
         message.info["key"],
         text_of(body_of(message)),
@@ -264,6 +266,7 @@ def _due_row(message: Peeked) -> Sequence[object]:
 def _print_message(message: Peeked) -> None:
     info = as_map(message)
     attempts = ", ".join(f"{count} {cause}" for cause, count in info["attempts"].items() if count)
+    running = f"number {message.attempt} runs" if message.attempt else ""
     rows = [
         ("id", info["id"]),
         ("state", state_of(message)),
@@ -271,26 +274,29 @@ def _print_message(message: Peeked) -> None:
         ("published", _when(info["published_unix_ms"])),
         ("due", _when(info["ready_unix_ms"]) if info["ready_unix_ms"] and not info["dead"] else ""),
         ("waits for", info["after"] or ""),
-        ("attempts", attempts or "none"),
-        ("at most", f"{info['max_attempts']} attempts, its own" if info["max_attempts"] else ""),
+        ("attempts", ", ".join(filter(None, (attempts, running))) or "none"),
+        (
+            "at most",
+            f"{count_text(info['max_attempts'], 'attempt')}, its own"
+            if info["max_attempts"]
+            else "",
+        ),
         ("lease", f"{duration_text(info['lease_ms'])}, its own" if info["lease_ms"] else ""),
         ("priority", info["priority"]),
         ("unique key", info["unique_key"]),
         ("ends", _when(info["expires_unix_ms"]) if info["expires_unix_ms"] else ""),
-        ("redriven", f"{info['redriven']} times"),
+        ("redriven", count_text(info["redriven"], "time")),
         ("headers", text_of(info["headers"]) if info["headers"] else ""),
         # Bytes look as the value that they spell.
         ("encoding", "bytes" if info["encoding"] == "bytes" else ""),
         ("body", text_of(info["body"])),
     ]
-    for name, value in rows:
-        if value:
-            say(f"{name:<10} {value}")
+    say_fields(rows)
     say()
     heads = ("started", "took", "client", "cause", "error")
     print_table(heads, map(_attempt, message.history), "no history", prose=True)
     if dropped := message.info.get("history_dropped"):
-        say(f"({dropped} attempts between the first and the last are not kept)")
+        say(f"(not kept: {count_text(dropped, 'attempt')} between the first and the last)")
 
 
 def _attempt(entry: dict[str, Any]) -> Sequence[object]:

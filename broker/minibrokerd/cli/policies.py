@@ -195,7 +195,7 @@ def import_policies(file: TextIO, url: str, as_json: bool) -> None:
         if as_json:
             print_json({"policies": len(found)})
         else:
-            say(f"{len(found)} policies and limits are there")
+            say(f"policies and limits that are there now: {len(found):,}")
 
     talk(url, work)
 

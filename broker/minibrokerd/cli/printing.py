@@ -16,7 +16,7 @@ from typing import Final, NoReturn, TextIO
 
 import click
 
-from minibrokerd.cli.layout import Table, wrap
+from minibrokerd.cli.layout import GAP, LEAST, Table, wrap
 from minibrokerd.cli.streams import can_show, can_steer, terminal_size
 from minibrokerd.process import exits
 from minibrokerd.text import values
@@ -35,7 +35,7 @@ def fail(text: str, code: int, error: str = "") -> NoReturn:
         said = {"text": text, "code": error or None, "exit_code": code}
         _write(sys.stderr, values.json_line({"error": said}, ascii_only=not _is_utf8(sys.stderr)))
     else:
-        _write(sys.stderr, f"minibroker: {shown(text, sys.stderr)}")
+        note(f"minibroker: {text}")
     sys.exit(code)
 
 
@@ -57,20 +57,38 @@ def leave_closed_pipe() -> NoReturn:
 
 
 def note(text: str) -> None:
-    """Say something beside the results."""
-    _write(sys.stderr, shown(text, sys.stderr))
+    """Say something beside the results, in as many lines as it takes."""
+    _write_wrapped(sys.stderr, text)
 
 
 def say(text: str = "") -> None:
-    """Print one line of results; what could steer a terminal is escaped."""
+    """Print a sentence, in as many lines as it takes where somebody says how wide they may be."""
+    _write_wrapped(sys.stdout, text)
+
+
+def say_line(text: str) -> None:
+    """Print what is one line for programs, too, however long it is; what could steer a terminal is escaped."""
     _write(sys.stdout, shown(text))
 
 
-def say_wrapped(text: str) -> None:
-    """Print a sentence, in as many lines as it takes where somebody says how wide they may be."""
+def say_fields(rows: Iterable[tuple[str, object]]) -> None:
+    """Print names with their values, those that have one; what is too long goes on below its start."""
+    some = [(name, str(value)) for name, value in rows if value]
+    indent = max((len(name) for name, _ in some), default=0) + GAP
     size = terminal_size(sys.stdout)
-    for line in wrap(shown(text), size.columns) if size else [shown(text)]:
-        _write(sys.stdout, line)
+    for name, value in some:
+        text = shown(value)
+        first, *more = wrap(text, max(size.columns - indent, LEAST)) if size else [text]
+        _write(sys.stdout, f"{name:<{indent}}{first}".rstrip())
+        for line in more:
+            _write(sys.stdout, " " * indent + line)
+
+
+def _write_wrapped(stream: TextIO, text: str) -> None:
+    size = terminal_size(stream)
+    text = shown(text, stream)
+    for line in wrap(text, size.columns) if size else [text]:
+        _write(stream, line)
 
 
 def print_json(value: object) -> None:

@@ -17,8 +17,9 @@ import minibroker
 from minibroker.contract import limits
 from minibroker.contract.settings import UNIQUE_MODES
 from minibrokerd.cli.completing import complete_exchange, complete_queue
+from minibrokerd.cli.making import Made, create_option
 from minibrokerd.cli.options import client_options, option
-from minibrokerd.cli.printing import fail, note, print_json, progress, say
+from minibrokerd.cli.printing import fail, note, print_json, progress, say_line
 from minibrokerd.cli.ranges import Duration
 from minibrokerd.cli.reading import LineTooLong
 from minibrokerd.cli.reading import lines as lines_of
@@ -80,6 +81,7 @@ BATCH: Final = 500  # one frame; its ids are printed as soon as it is confirmed
     shell_complete=complete_exchange,
 )
 @option("--routing-key", default="", help="What the bindings of --exchange look at.")
+@create_option
 @client_options
 def publish(
     queue: str | None,
@@ -123,6 +125,7 @@ def publish(
 
     async def work(broker: minibroker.Broker) -> None:
         done = 0
+        made = Made() if exchange is not None else await Made.look(broker, name)
         try:
             with progress(f"publishing to {name}", None, prints=True) as advance:
                 async for batch in _batches(body, file, lines):
@@ -132,6 +135,7 @@ def publish(
                     confirms = await _publish(to, bodies, settings | keys)
                     done += len(bodies)
                     advance(len(bodies))
+                    made.tell()
                     _print_ids(confirms, as_json)
                     if wrong is not None:
                         raise wrong
@@ -206,7 +210,7 @@ def _print_ids(confirms: Iterable[minibroker.Confirm | minibroker.Routed], as_js
         else:
             said = " duplicate" if confirm.duplicate else ""
             said += f" replaced {confirm.replaced}" if confirm.replaced is not None else ""
-            say(f"{confirm.id} {confirm.durability}{said}")
+            say_line(f"{confirm.id} {confirm.durability}{said}")
 
 
 def _print_routed(routed: minibroker.Routed, as_json: bool) -> None:
@@ -214,9 +218,9 @@ def _print_routed(routed: minibroker.Routed, as_json: bool) -> None:
     if as_json:
         print_json({"ids": ids, "durability": routed.durability})
     elif ids:
-        say(" ".join(f"{name}={id}" for name, id in ids.items()) + f" {routed.durability}")
+        say_line(" ".join(f"{name}={id}" for name, id in ids.items()) + f" {routed.durability}")
     else:
-        say("dropped")
+        say_line("dropped")
 
 
 async def _batches(

@@ -17,12 +17,14 @@ from minibroker.contract.settings import SETTINGS, Settings
 from minibroker.session.address import masked
 from minibrokerd.cli.completing import complete_setting
 from minibrokerd.cli.group import Group
+from minibrokerd.cli.making import Made, create_option
 from minibrokerd.cli.nearest import nearest
 from minibrokerd.cli.options import client_options, option, queue_argument
-from minibrokerd.cli.printing import note, print_json, print_table, say, shown
+from minibrokerd.cli.printing import note, print_json, print_table, say, say_line, shown
 from minibrokerd.cli.ranges import Duration
 from minibrokerd.cli.selecting import list_options, matches, pattern_argument, selected
 from minibrokerd.cli.talking import talk
+from minibrokerd.text.counts import count_text
 from minibrokerd.text.units import duration_text, parse_bytes, parse_ms, size_text
 
 DEFAULT: Final = "default"  # where a setting comes from that nobody said anything of
@@ -151,7 +153,7 @@ def _say_active(active: Mapping[str, Any] | None) -> None:
         name = active["client"] or "a client without a name"
         who = f"{name} is active since {_when(active['since_unix_ms'])}"
     say()
-    say(f"{who}; {active['waiting']} wait for that")
+    say(f"{who}; waiting for that: {active['waiting']}")
 
 
 def _say_owner(client: str | None) -> None:
@@ -176,7 +178,9 @@ def _say_offsets(queue: str, found: Mapping[str, int] | None) -> None:
         return
     say()
     offsets = f", offsets {found['first']} to {found['stop'] - 1}" if found["messages"] else ""
-    say(f"it has {found['messages']:,} messages in {found['bytes']:,} bytes{offsets}")
+    say(
+        f"it has {count_text(found['messages'], 'message')} in {count_text(found['bytes'], 'byte')}{offsets}"
+    )
     say(f"the next offset is {found['next']}")
     say(
         f"groups that read it: {found['groups']}; `minibroker group list {queue}` says where they are"
@@ -188,7 +192,9 @@ def _say_group(found: Mapping[str, Any] | None) -> None:
     if found is not None:
         say()
         at, lag = found["position"], found["lag"]
-        say(f"a group of the log {found['log']}, at offset {at}, with {lag:,} messages behind")
+        say(
+            f"a group of the log {found['log']}, at offset {at}, with {count_text(lag, 'message')} behind"
+        )
 
 
 def _when(unix_ms: int) -> str:
@@ -252,6 +258,7 @@ def _number(value: float | int | None) -> str:
     metavar="SETTING",
     help="As if nobody had chosen it: policies or the default say it.",
 )
+@create_option
 @client_options
 def set_(
     queue: str,
@@ -262,7 +269,7 @@ def set_(
     url: str,
     as_json: bool,
 ) -> None:
-    """Change settings of QUEUE; make it if there is none.
+    """Change settings of QUEUE; make it, and say so, if there is none.
 
     Settings that are not named stay as they are, and so does its schema.
 
@@ -277,7 +284,9 @@ def set_(
 
     async def work(broker: minibroker.Broker) -> None:
         asked = broker.queue(queue)
+        made = await Made.look(broker, queue)
         found = await asked.set(unset=unset, **changes)
+        made.tell()
         if wanted is not None or no_schema:
             await asked.set_schema(wanted)
         _print_settings(found, await asked.origins() if not as_json else {}, as_json)
@@ -309,7 +318,7 @@ def show_schema(queue: str, url: str, as_json: bool) -> None:
             say(f"{queue} takes any bodies")
         else:
             for line in json.dumps(found, indent=2).splitlines():
-                say(line)
+                say_line(line)
 
     talk(url, work)
 
@@ -336,11 +345,11 @@ def delete(queue: str, yes: bool, force: bool, url: str, as_json: bool) -> None:
             if as_json:
                 print_json({"deleted": queue, "purged": ended})
             else:
-                say(f"deleted {queue}, and {ended:,} messages with it")
+                say(f"deleted {queue}, and {count_text(ended, 'message')} with it")
 
     talk(url, work)
     if messages:
-        confirm(f"Delete {queue} with its {messages:,} messages at {masked(url)}?", yes)
+        confirm(f"Delete {queue} with its {count_text(messages, 'message')} at {masked(url)}?", yes)
         with_messages = True
         talk(url, work)
 

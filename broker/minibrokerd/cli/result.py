@@ -13,7 +13,7 @@ from minibroker.contract.errors import MessageFailed, NotAllowed, Timeout, Unkno
 from minibroker.contract.reasons import ENDED
 from minibrokerd.cli.completing import complete_queue
 from minibrokerd.cli.options import Id, client_options, option
-from minibrokerd.cli.printing import fail, note, print_json, say
+from minibrokerd.cli.printing import fail, note, print_json, say_line
 from minibrokerd.cli.ranges import Duration
 from minibrokerd.cli.talking import talk
 from minibrokerd.process import exits
@@ -47,7 +47,7 @@ def result(id: MessageId, queue: str | None, wait: float, url: str, as_json: boo
         if as_json:
             print_json({"id": str(id), "result": found})
         else:
-            say(text_of(found))
+            say_line(text_of(found))
 
     talk(url, work)
 

@@ -15,8 +15,9 @@ from minibroker.contract.settings import UNIQUE_MODES
 from minibroker.session.schedule_wishes import Schedule
 from minibrokerd.cli.completing import complete_schedule
 from minibrokerd.cli.group import Group
+from minibrokerd.cli.making import Made, create_option
 from minibrokerd.cli.options import client_options, option, queue_argument
-from minibrokerd.cli.printing import fail, print_json, print_table, say
+from minibrokerd.cli.printing import fail, print_json, print_table, say, say_line
 from minibrokerd.cli.publish import check_unique, decoded, headers_given
 from minibrokerd.cli.ranges import Duration
 from minibrokerd.cli.selecting import matches, pattern_argument
@@ -63,6 +64,7 @@ def schedule() -> None:
     default=UNIQUE_MODES[0],
     help="What becomes of a job whose key is held, as for `publish`.",
 )
+@create_option
 @client_options
 def add(
     name: str,
@@ -94,6 +96,7 @@ def add(
         raise wrong
 
     async def work(broker: minibroker.Broker) -> None:
+        made = await Made.look(broker, queue)
         found = await broker.schedules.set(
             name,
             cron,
@@ -107,6 +110,7 @@ def add(
             unique_key=unique_key,
             unique=unique,
         )
+        made.tell()
         _print_next(found, as_json)
 
     talk(url, work)
@@ -222,7 +226,7 @@ def run(name: str, url: str, as_json: bool) -> None:
         if as_json:
             print_json({"id": str(confirm.id), "durability": confirm.durability})
         else:
-            say(f"{confirm.id} {confirm.durability}" + " duplicate" * confirm.duplicate)
+            say_line(f"{confirm.id} {confirm.durability}" + " duplicate" * confirm.duplicate)
 
     talk(url, work)
 

@@ -14,10 +14,11 @@ from click.core import ParameterSource
 from minibroker.contract import limits
 from minibroker.session.address import passed_over
 from minibrokerd.cli.config_file import config_options
-from minibrokerd.cli.http_options import HostPort, http_of, http_options, is_loopback
+from minibrokerd.cli.http_options import HostPort, http_of, http_options
 from minibrokerd.cli.options import PortOption, data_dir_option, log_options, shared_option
 from minibrokerd.cli.ranges import Duration, Size
 from minibrokerd.cli.webhook_options import webhook_of, webhook_options
+from minibrokerd.net.addresses import is_loopback
 from minibrokerd.process.stopping import StopSignals
 from minibrokerd.text.units import size_text
 

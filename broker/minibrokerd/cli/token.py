@@ -17,7 +17,7 @@ from minibrokerd.access.rights import Right
 from minibrokerd.access.tokens import MAX_TOKENS, NAME, BadTokens, Row, check_patterns, make
 from minibrokerd.cli.group import Group
 from minibrokerd.cli.options import data_dir_option, json_option, option
-from minibrokerd.cli.printing import fail, note, print_json, print_table, say
+from minibrokerd.cli.printing import fail, note, print_json, print_table, say_line
 from minibrokerd.cli.ranges import Duration, Size
 from minibrokerd.process import exits
 
@@ -125,9 +125,7 @@ def add(
                 "rights, `token revoke` ends it"
             )
         if len(rows) >= MAX_TOKENS:
-            fail(
-                f"there are {len(rows)} tokens, as many as there may be; revoke some", exits.REFUSED
-            )
+            fail(f"there are as many tokens as can be ({MAX_TOKENS}); revoke some", exits.REFUSED)
         now = int(time.time())
         ends = _end(now, expires)
         made = make(
@@ -169,7 +167,7 @@ def revoke(names: tuple[str, ...], data_dir: Path) -> None:
         ended = [row for name in names for row in _named(rows, name)]
         rows[:] = [row for row in rows if row not in ended]
     for row in ended:
-        say(f"revoked {row.name} {row.id}")
+        say_line(f"revoked {row.name} {row.id}")
     if not rows:
         note("No token is left, so nobody can log in now; `minibroker token add` makes one.")
 
@@ -236,7 +234,7 @@ def _show(text: str, row: Row, as_json: bool) -> None:
     if as_json:
         print_json({"token": text, **_public(row)})
     else:
-        say(text)
+        say_line(text)
     note(ONCE)
 
 

@@ -11,7 +11,7 @@ import click
 
 from minibrokerd.cli.http_api import Away, HttpApi, Refused, asking, http_option
 from minibrokerd.cli.options import json_option, option, timeout_option
-from minibrokerd.cli.printing import note, print_json, print_table, say_wrapped
+from minibrokerd.cli.printing import note, print_json, print_table, say
 from minibrokerd.cli.ranges import Duration
 from minibrokerd.cli.top_lines import broker_parts, queue_parts
 from minibrokerd.cli.top_looking import Looker, look_at, pause_s
@@ -110,8 +110,8 @@ def _print_looks(
 
 def _print_table(sort: str, reverse: bool, look: Look, before: Look) -> None:
     rows = ordered(rows_of(look, before), sort, reverse)
-    say_wrapped(", ".join(broker_parts(look.overview)))
-    say_wrapped(", ".join(queue_parts(rows, look.overview["queues"])))
+    say(", ".join(broker_parts(look.overview)))
+    say(", ".join(queue_parts(rows, look.overview["queues"])))
     cells = [[row.name, *map(cell, COLUMNS, row.numbers)] for row in rows]
     heads = (NAME, *(column.head for column in COLUMNS))
     print_table(heads, cells, "no queues", heads[:1], fold=True)

@@ -11,6 +11,7 @@ from minibroker.contract.settings import SETTINGS
 from minibrokerd.cli.layout import Table, fit
 from minibrokerd.cli.top_lines import Letters, Line, Style, flowed
 from minibrokerd.cli.top_numbers import Seen, age_text, rate, rate_text, span_text
+from minibrokerd.text.counts import count_text
 from minibrokerd.text.units import duration_text
 
 HEADS: Final = ("client", "from", "consumers", "prefetch", "held", "begun", "longest", "message")
@@ -65,7 +66,7 @@ def _now(view: Mapping[str, Any], now_ms: int) -> Iterator[str]:
         yield f"oldest {age_text(view['oldest_ready_ms'])}"
     if counts["dead_waiting"]:
         yield f"dead_waiting {counts['dead_waiting']:,}"
-    yield f"{view['live_bytes']:,} bytes of the log"
+    yield f"{count_text(view['live_bytes'], 'byte')} of the log"
     if view["paused"]:
         until = view["resumes_unix_ms"]
         yield "PAUSED" + (f", goes on in {age_text(max(until - now_ms, 0))}" if until else "")
@@ -77,18 +78,18 @@ def _now(view: Mapping[str, Any], now_ms: int) -> Iterator[str]:
         yield circuit["why"]
     active = view.get("active")
     if active:
-        yield f"{active['client'] or 'nobody'} is active, {active['waiting']:,} wait for that"
+        yield f"{active['client'] or 'nobody'} is active, waiting for that {active['waiting']:,}"
     yield from _retained(view)
     keys = view.get("key_circuits")
     if keys and keys["open"]:
-        yield f"CIRCUITS of {keys['open']:,} keys open"
+        yield f"CIRCUITS of {count_text(keys['open'], 'key')} open"
 
 
 def _retained(view: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a retained log has, or where a group of one is."""
     has, at = view.get("offsets"), view.get("group_of")  # an older broker says nothing of them
     if has:
-        yield f"log of {has['messages']:,} messages, {has['bytes']:,} bytes"
+        yield f"log of {count_text(has['messages'], 'message')}, {count_text(has['bytes'], 'byte')}"
         yield f"offsets {has['first']} to {has['next']}, groups {has['groups']:,}"
     if at:
         yield f"at offset {at['position']} of {at['log']}, lag {at['lag']:,}"

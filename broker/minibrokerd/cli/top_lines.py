@@ -19,6 +19,7 @@ from minibrokerd.cli.top_numbers import (
     cell,
     rate_text,
 )
+from minibrokerd.text.counts import count_text
 
 NAME_LEAST: Final = 12  # cells that the names keep, before a column goes
 MIB: Final = 1 << 20
@@ -111,7 +112,7 @@ def broker_parts(said: Mapping[str, Any]) -> list[str]:
         f"minibroker {said['version']}",
         phase,
         f"up {age_text(said['now_unix_ms'] - said['started_unix_ms'])}",
-        f"{said['connections']:,} connections",
+        count_text(said["connections"], "connection"),
         f"memory {said['resident_bytes'] // MIB:,} of {said['memory_limit_bytes'] // MIB:,} MiB",
         f"log {log['disk_bytes'] // MIB:,} MiB"
         + (f", {free // MIB:,} MiB free" if free >= 0 else ""),
@@ -122,7 +123,6 @@ def broker_parts(said: Mapping[str, Any]) -> list[str]:
 
 def queue_parts(rows: Sequence[Row], every: int) -> list[str]:
     """Return what these rows, of `every` queue, come to; messages in dead-letter queues are `dead`."""
-    of = "" if len(rows) == every else f" of {every:,}"
     sums = {
         name: sum(int(row[name]) for row in rows if not row.is_dlq)
         for name in ("ready", "begun", "held", "delayed")
@@ -133,7 +133,9 @@ def queue_parts(rows: Sequence[Row], every: int) -> list[str]:
         known = [row[name] for row in rows if row[name] >= 0]
         rates[name] = sum(known) if known or not rows else UNKNOWN
     return [
-        f"{len(rows):,}{of} queues",
+        f"{len(rows):,} of {count_text(every, 'queue')}"
+        if len(rows) != every
+        else count_text(every, "queue"),
         *(f"{name} {value:,}" for name, value in sums.items()),
         f"dead {dead:,}",
         f"in {rate_text(rates['published'])}/s",

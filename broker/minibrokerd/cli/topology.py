@@ -13,11 +13,13 @@ import click
 
 import minibroker
 from minibrokerd.cli.completing import complete_exchange
+from minibrokerd.cli.making import Made, create_option
 from minibrokerd.cli.options import client_options
 from minibrokerd.cli.printing import fail, print_json, say
 from minibrokerd.cli.selecting import matches
 from minibrokerd.cli.talking import talk
 from minibrokerd.process import exits
+from minibrokerd.text.counts import count_text
 
 TEXTS: Final = ("exchange", "type", "unroutable")
 
@@ -47,6 +49,7 @@ def export_exchanges(pattern: str, url: str, as_json: bool) -> None:
 
 @click.command("import")
 @click.argument("file", type=click.File("r", encoding="utf-8"), default="-")
+@create_option
 @client_options
 def import_exchanges(file: TextIO, url: str, as_json: bool) -> None:
     """Make the exchanges and bindings of FILE, or of standard input, as `export` wrote them.
@@ -57,6 +60,8 @@ def import_exchanges(file: TextIO, url: str, as_json: bool) -> None:
     found = [_read(number, text) for number, text in enumerate(file, 1) if text.strip()]
 
     async def work(broker: minibroker.Broker) -> None:
+        bound = {one["queue"]: None for each in found for one in each["bindings"] if one["queue"]}
+        made = {name: await Made.look(broker, name) for name in bound}
         for each in found:  # all of them before one is the alternate of another, or bound to it
             await broker.exchange(each["exchange"]).declare(each["type"])
         counted: Counter[str] = Counter(exchanges=len(found))
@@ -67,12 +72,13 @@ def import_exchanges(file: TextIO, url: str, as_json: bool) -> None:
             for one in each["bindings"]:
                 to = one["queue"] or broker.exchange(one["exchange"])
                 counted["bindings"] += await exchange.bind(to, one["pattern"])
+                if one["queue"]:
+                    made[one["queue"]].tell()
         if as_json:
             print_json(dict(counted))
         else:
-            say(
-                f"{counted['exchanges']} exchanges are there, with {counted['bindings']} new bindings"
-            )
+            new = count_text(counted["bindings"], "new binding")
+            say(f"there now: {count_text(counted['exchanges'], 'exchange')}, with {new}")
 
     talk(url, work)
 

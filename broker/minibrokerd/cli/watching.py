@@ -10,6 +10,7 @@ from typing import Final
 from minibrokerd.cli.layout import Table, fit
 from minibrokerd.cli.printing import cell_of, print_table, table_for
 from minibrokerd.cli.streams import can_steer, terminal_size
+from minibrokerd.text.counts import count_text
 
 # The screen beside the one with the shell's history; the cursor away; and both as they were.
 ENTER: Final = "\x1b[?1049h\x1b[?25l"
@@ -60,7 +61,7 @@ def _screen(table: Table, rows: Rows, empty: str) -> list[str]:
         fit(empty, size.columns, "...")
     ]
     if len(lines) > size.lines:
-        last = f"... {len(lines) - size.lines + 1} more lines"
+        last = f"... {count_text(len(lines) - size.lines + 1, 'more line')}"
         lines[size.lines - 1 :] = [fit(last, size.columns, "...")]
     return lines
 

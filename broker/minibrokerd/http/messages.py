@@ -251,6 +251,7 @@ def view_of(message: Peeked, most_chars: int) -> MessageView:
         body_text=text[:most_chars],
         body_cut=len(text) > most_chars,
         headers=headers,
+        attempt=message.attempt,
         attempts=message.attempts,
         redriven=info.get("redriven", 0),
         history=[_attempt(entry) for entry in message.history],

@@ -35,6 +35,7 @@ from minibrokerd.http import (
 )
 from minibrokerd.http.gate import Need, cookie_name, csrf_of
 from minibrokerd.http.requests import Ask, Failure
+from minibrokerd.text.counts import count_text
 from minibrokerd.text.units import duration_text
 
 HERE: Final = Path(__file__).parent
@@ -67,7 +68,14 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"count": _count, "span": _span, "size": _size, "when": _when, "json": _json}
+    made.filters |= {
+        "count": _count,
+        "counted": count_text,
+        "span": _span,
+        "size": _size,
+        "when": _when,
+        "json": _json,
+    }
     return made
 
 

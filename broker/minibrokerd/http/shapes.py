@@ -135,7 +135,7 @@ class MessageView(msgspec.Struct):
     body_text: str
     body_cut: bool
     headers: dict[str, Any]
-    attempts: dict[str, int]
+    attempts: dict[str, int]  # that have ended, by cause
     redriven: int
     history: list[Attempt]
     history_dropped: int
@@ -145,6 +145,7 @@ class MessageView(msgspec.Struct):
     after: str = ""  # for whom it waits, where it comes after others
     body_base64: str | None = None
     holder: Holder | None = None
+    attempt: int = 0  # the number of the one that runs, as its handler sees it; 0: none runs
 
 
 class Explained(msgspec.Struct):

@@ -62,6 +62,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "configuration_reloaded": "SIGHUP: the file was read again; `changed` holds now, the rest `after_restart`",
     "configuration_refused": "what was read again cannot be used; what held before still holds",
     "memory_limit_changed": "what bounds memory, as a control group, has another limit now; the server goes by it",
+    "advertises_loopback": "clients would be sent to `address`, which others do not reach; `text` says what to do",
     "environment_ignored": "a variable was set for somebody else; `text` says which, and by whom",
     "start_refused": "the server cannot start; `code` is its exit code",
     "session_opened": "a client logged in, with a new session or one that goes on (debug)",

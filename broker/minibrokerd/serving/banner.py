@@ -12,6 +12,7 @@ from minibrokerd.core.model.state import Store
 from minibrokerd.log.recovery import RecoveryReport
 from minibrokerd.log.seam import Log
 from minibrokerd.replicated.stream_address import StreamAddress
+from minibrokerd.text.counts import count_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,11 @@ def banner(
         "stop": "after a clean stop",
         "crash": "after a crash or a power cut",
     }[recovered.after]
+    messages = count_text(recovered.messages, "message")
     torn = ""
     if recovered.torn_bytes:
         kept = f", kept in {recovered.torn_kept}" if recovered.torn_kept else ""
-        torn = f"; {recovered.torn_bytes} bytes of an unfinished write were cut{kept}"
+        torn = f"; {count_text(recovered.torn_bytes, 'byte')} of an unfinished write cut off{kept}"
     return "\n".join(
         (
             f"minibroker {__version__} listening on {address}",
@@ -84,12 +86,13 @@ def banner(
             f"  data       {data_dir.absolute()}",
             *((f"  log        {log}, {_servers(log.replicas)} of NATS",) if log else ()),
             f"  durability {durability} (the default of a queue)",
-            f"  recovered  {recovered.messages} messages in {recovered.queues} queues, "
-            f"{recovered.leases} leases, {recovered.sessions} sessions in {recovered.ms} ms",
+            f"  recovered  {messages} in {count_text(recovered.queues, 'queue')}, "
+            f"{count_text(recovered.leases, 'lease')}, "
+            f"{count_text(recovered.sessions, 'session')} in {recovered.ms} ms",
             f"  started    {how}{torn}",
         )
     )
 
 
 def _servers(count: int) -> str:
-    return "on one server" if count == 1 else f"on {count} servers"
+    return f"on {count_text(count, 'server')}"

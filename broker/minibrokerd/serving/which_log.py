@@ -14,14 +14,20 @@ from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.replication import Replication
 from minibrokerd.log.seam import Batch, Log
 from minibrokerd.monitoring.view import View
+from minibrokerd.net.addresses import host_of, is_loopback
 from minibrokerd.process import memory
 from minibrokerd.process.logs import OwnText, events
 from minibrokerd.process.stopping import StopSignals
 from minibrokerd.replicated.stream import Stream
+from minibrokerd.replicated.stream_address import StreamAddress
 from minibrokerd.serving.configuration import ServeOptions
 
 TURN_S: Final = 0.02  # between two turns of the loop, while much is read
 TIDY_MS: Final = 60_000  # of what is followed, between two looks for what is over
+ADVERTISE: Final = OwnText(
+    "clients that come to another broker of this log are sent there while this one leads, and find nobody: listen "
+    "where they reach this machine (--host), or say where they do (--advertise HOST:PORT)"
+)
 
 
 def log_of(options: ServeOptions, address: str) -> Log:
@@ -29,6 +35,7 @@ def log_of(options: ServeOptions, address: str) -> Log:
     servers = options.log
     if servers is None:
         return FileLog(options.data_dir, segment_bytes=options.segment_bytes, digests=True)
+    _look_at_advertised(servers, address)
     # Here: who has a log of files imports neither.
     from minibrokerd.replicated.log import JetStreamLog
     from minibrokerd.replicated.nats_stream import NatsStream
@@ -41,6 +48,14 @@ def log_of(options: ServeOptions, address: str) -> Log:
 
     spool = Spool(options.data_dir)
     return JetStreamLog(str(servers), open_stream, address=address, spool=spool)
+
+
+def _look_at_advertised(log: StreamAddress, address: str) -> None:
+    """Warn where others that may lead the same log would send clients to an address of this machine alone."""
+    if is_loopback(host_of(address)) and not all(
+        is_loopback(host_of(each)) for each in log.servers
+    ):
+        events.warning("advertises_loopback", address=address, text=ADVERTISE)
 
 
 def bodies_of(log: Log) -> BodyStore:

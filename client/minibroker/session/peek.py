@@ -38,8 +38,13 @@ class Peeked:
 
     @property
     def attempts(self) -> dict[str, int]:
-        """How many attempts it has used, by cause."""
+        """How many attempts have ended, and are charged to it, by cause."""
         return dict(self.info.get("attempts", {}))
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt that runs now, as its handler sees it (`Message.attempt`); 0: none runs."""
+        return sum(self.attempts.values()) + 1 if self.info["state"] == "BEGUN" else 0
 
     @property
     def body(self) -> Any:

@@ -218,7 +218,7 @@ def _of_log(queue: Queue, *, force: bool) -> tuple[int, list[Queue]]:
     if (log.feeders or log.has.messages) and not force:
         raise Refused(
             "queue_in_use",
-            f"the log {queue.name!r} has {log.has.messages} messages and {len(log.feeders)} groups; "
+            f"the log {queue.name!r} is in use (messages: {log.has.messages}, groups: {len(log.feeders)}); "
             "delete with force, and all of them end",
         )
     return log.has.messages, [feeder.queue for feeder in log.feeders.values()]
@@ -228,12 +228,12 @@ def _check_unused(queue: Queue, *, force: bool) -> None:
     if queue.group.consumer_count:
         raise Refused(
             "queue_in_use",
-            f"{queue.name!r} has {queue.group.consumer_count} consumers; stop them first",
+            f"{queue.name!r} has consumers ({queue.group.consumer_count}); stop them first",
         )
     if queue.count() and not force:
         raise Refused(
             "queue_in_use",
-            f"{queue.name!r} has {queue.count()} messages; purge it first, or delete with force",
+            f"{queue.name!r} is not empty (messages: {queue.count()}); purge it first, or delete with force",
         )
 
 
