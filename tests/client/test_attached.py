@@ -148,6 +148,37 @@ async def test_a_loop_that_stands_still_loses_what_it_has_not_begun(
         await second.ack()
 
 
+async def test_a_loop_is_not_blamed_for_a_lost_connection(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    """While the thread had none it did not ask whether the loop turns: after an outage it begins anew to look."""
+    fill(server, 3)
+    async with broker.queue("q").consume(prefetch=3) as messages:
+        running = await anext(aiter(messages))
+        thread = Recorder(broker._driver)
+        thread._turned_at -= 2 * STUCK_S
+        thread._wire = thread  # type: ignore[assignment]  # there is one
+        thread._session, thread._address = broker._driver.session.session_id, broker._driver.address
+        bell: Any = Once(thread)
+        thread._serve(bell)
+        assert "release" not in dict(thread.ops())
+        [consumer] = broker._driver.consumers.values()
+        assert len(consumer._buffer) == 2
+        await running.ack()
+
+
+class Once:
+    """A bell that ends the thread when it is first waited for."""
+
+    def __init__(self, thread: Attached) -> None:
+        self._thread = thread
+
+    def wait(self, *_: object) -> bool:
+        """Nobody rings."""
+        self._thread._stopped = True
+        return False
+
+
 async def test_signs_of_life_go_out_twice_as_often_as_needed(
     broker: minibroker.Broker, server: FakeServer
 ) -> None:

@@ -152,6 +152,7 @@ class Attached:
 
     def _serve(self, bell: Bell) -> None:
         assert self._wire is not None
+        self._turned_at = Clock.monotonic()  # nobody asked the loop while there was no connection
         # A server that says nothing more ends no connection: the session may be at another one by now.
         while (
             not self._stopped
