@@ -26,7 +26,7 @@ from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.engine.engine import Engine
 from minibrokerd.log.filelog import FileLog
-from minibrokerd.log.writer import Job, Writer
+from minibrokerd.log.writer import Writer
 from minibrokerd.net.connections import Connections
 
 SIDES: Final = {
@@ -81,7 +81,7 @@ class Profiler:
 class HandsOver(Writer):
     """A writer whose thread does all jobs, and is waited for: all else depends on the disk."""
 
-    def do(self, job: Job) -> bool:
+    def do(self, run: Callable[[], None]) -> bool:
         """Leave it to the thread."""
         return False
 

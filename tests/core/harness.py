@@ -117,7 +117,7 @@ class World:
             if client is not None:
                 client.closed = True
                 self.apply(Disconnected(connection))
-        if sum(record.size() for record in self.open) >= self.sizes.open_bytes:
+        if sum(record.size_bytes for record in self.open) >= self.sizes.open_bytes:
             self.close_batch()
 
     def _load(self, asked: ReadBack) -> None:
@@ -191,7 +191,7 @@ class World:
         batch.place = Place(segment, offset)
         for record in batch.records:
             self.records[segment, offset] = record
-            offset += record.size()
+            offset += record.size_bytes
 
     def freeze(self) -> None:
         """Let whatever may leave memory leave it."""
@@ -304,7 +304,7 @@ class World:
                 offset = batch.place.offset
                 for record in batch.records:
                     digest.add(record, decode(record), offset)
-                    offset += record.size()
+                    offset += record.size_bytes
             last = batches[-1]
             yield Digested(segment, last.number, last.now_ms, digest.seal(), True)
 

@@ -178,7 +178,7 @@ def counted(world: World, *more: Any) -> Iterator[Looks]:
     def counting(command: Command, now_ms: int, unix_ms: int) -> Effects:
         before = _count
         effects = apply(command, now_ms, unix_ms)
-        size = sum(record.size() for record in effects.records)
+        size = sum(record.size_bytes for record in effects.records)
         looks.applies.append((type(command).__name__, _count - before, size))
         return effects
 

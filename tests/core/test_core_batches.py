@@ -17,7 +17,7 @@ FRAME = TYPE_OF[FrameMeta]
 
 
 def largest_batch(world: World) -> int:
-    return max(sum(record.size() for record in batch.records) for batch in world.log)
+    return max(sum(record.size_bytes for record in batch.records) for batch in world.log)
 
 
 def frame_records(world: World) -> int:

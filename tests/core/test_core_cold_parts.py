@@ -84,7 +84,7 @@ def test_what_does_not_fit_into_the_segment_goes_on_in_the_next_one() -> None:
     """What stays empty in each segment is what a pass over a full disk costs, and a start has most of it cold."""
     world, _, bodies = frozen(100, 100)
     first, second = write_again(world, 4 * KIB)
-    assert 3 * KIB < sum(record.size() for record in first) <= 4 * KIB
+    assert 3 * KIB < sum(record.size_bytes for record in first) <= 4 * KIB
     assert second
     found_by_starts(world, [b"first", *bodies])
 
@@ -95,7 +95,7 @@ def test_what_ended_in_the_middle_of_it_leaves_one_record(shape: str) -> None:
     fields = {"encodings": [n % 2 for n in range(200)]} if shape == "encodings" else {}
     world, client, bodies = frozen(200, 10, **fields)
     published = max(
-        record.size()
+        record.size_bytes
         for batch in world.log
         for record in batch.records
         if isinstance(decode(record), PublishMeta)
@@ -103,7 +103,7 @@ def test_what_ended_in_the_middle_of_it_leaves_one_record(shape: str) -> None:
     client.cancel_messages("q", *list(world.states("q"))[1::2])
     ((copy,),) = write_again(world, 64 * KIB)
     assert isinstance(decode(copy), CopySomeMeta)
-    assert copy.size() <= published
+    assert copy.size_bytes <= published
     # And once more, out of that record, and in two.
     client.cancel_messages("q", *list(world.states("q"))[1::3])
     living = [bodies[number] for number in range(1, 200, 2) if number // 2 % 3]
@@ -118,7 +118,7 @@ def test_what_is_far_apart_is_written_alone() -> None:
     world, client, bodies = frozen(200, 10)
     client.cancel_messages("q", *list(world.states("q"))[2:200])
     ((first, last),) = write_again(world, 64 * KIB)
-    assert first.size() + last.size() < 300
+    assert first.size_bytes + last.size_bytes < 300
     found_by_starts(world, [b"first", bodies[0], bodies[-1]])
 
 
@@ -151,7 +151,7 @@ def test_what_was_written_in_two_is_one_record_again() -> None:
     assert len(front) == len(rest) == 1
     world.free(world.core.synced)
     copies = [record for batch in world.log for record in batch.records if record.tail]
-    assert counts_of([record for record in copies if record.size() > KIB]) == [100]
+    assert counts_of([record for record in copies if record.size_bytes > KIB]) == [100]
     found_by_starts(world, [b"first", *bodies])
 
 

@@ -229,7 +229,7 @@ def test_outcomes_that_are_kept_are_live() -> None:
         one.publish("q", b"x")
     one.purge("q")
     world.free(world.core.synced)
-    kept = sum(record.size() for batch in world.log for record in batch.records)
+    kept = sum(record.size_bytes for batch in world.log for record in batch.records)
     assert kept > 200 * 60
     assert kept <= world.store.live_bytes() <= 3 * kept
 
@@ -265,7 +265,7 @@ def test_copies_begin_another_batch_where_the_segment_ends() -> None:
     command = Forward(world.core.synced, 2**30, rest_bytes=1_000)
     effects = world.core.apply(command, world.now_ms, world.unix_ms)
     (_, records, size_bytes), (_, _, more_bytes) = effects.ended
-    assert 800 < size_bytes == sum(record.size() for record in records) <= 1_000
+    assert 800 < size_bytes == sum(record.size_bytes for record in records) <= 1_000
     assert more_bytes > 1_000, "and there the others are"
     assert not effects.records, "what others emit would not fit"
 

@@ -172,7 +172,7 @@ def test_cold_messages_are_written_again_in_steps_of_about_the_size_that_was_ask
     def watched(command: Command, now_ms: int, unix_ms: int) -> Effects:
         effects = apply(command, now_ms, unix_ms)
         if isinstance(command, Loaded):
-            sizes.append(sum(record.size() for record in effects.records))
+            sizes.append(sum(record.size_bytes for record in effects.records))
         return effects
 
     monkeypatch.setattr(world.core, "apply", watched)

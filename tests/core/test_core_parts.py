@@ -73,7 +73,7 @@ def test_copies_are_no_larger_than_what_they_are_copies_of() -> None:
         client.settle("ack", *messages[50 * number : 50 * number + 50])
         world.free(world.core.synced)
         (copy,) = records_of(world, CopySomeMeta)
-        assert copy.size() <= published.size() + 64 - 500 * number
+        assert copy.size_bytes <= published.size_bytes + 64 - 500 * number
 
 
 def test_what_stands_between_pieces_is_known_from_another_record() -> None:
@@ -100,7 +100,7 @@ def test_what_does_not_fit_into_the_segment_goes_on_in_the_next_one() -> None:
     upto = world.core.synced
     world.apply(Forward(upto, 2**30, rest_bytes=4 * KIB))
     first, second = world.closed
-    assert 3 * KIB < sum(record.size() for record in first.records) <= 4 * KIB
+    assert 3 * KIB < sum(record.size_bytes for record in first.records) <= 4 * KIB
     assert any(isinstance(decode(record), CopyRunMeta) for record in second.records)
     world.sync()
     world.forget(upto)

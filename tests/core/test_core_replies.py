@@ -39,7 +39,7 @@ def test_the_reply_is_in_no_record(durability: str) -> None:
     world.sync()
     kinds = {type(meta) for meta in written(world, seen)}
     assert kinds <= {AckMeta, FrameMeta}
-    assert sum(each.size() for batch in world.log[seen:] for each in batch.records) < REPLY / 5
+    assert sum(each.size_bytes for batch in world.log[seen:] for each in batch.records) < REPLY / 5
     assert (AckMeta in kinds) == (durability != "memory")
     assert msgpack.unpackb(ask(worker, job.id)["result"]) == b"x" * REPLY
 
@@ -51,7 +51,7 @@ def test_in_the_log_it_is_there() -> None:
     told(worker, job)
     world.sync()
     assert StateMeta in {type(meta) for meta in written(world, seen)}
-    assert sum(each.size() for batch in world.log[seen:] for each in batch.records) > REPLY
+    assert sum(each.size_bytes for batch in world.log[seen:] for each in batch.records) > REPLY
 
 
 @pytest.mark.parametrize("waits", [True, False])

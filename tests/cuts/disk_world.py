@@ -263,7 +263,7 @@ class DiskWorld(World):
     def sync_one(self) -> None:
         """The log writes the oldest closed batch; then whoever waits for it is told."""
         batch, recording = self.closed[0], self.recording
-        size_bytes = sum(record.size() for record in batch.records)
+        size_bytes = sum(record.size_bytes for record in batch.records)
         if self.disk_log.room_for(size_bytes) is Room.WAIT:
             assert self.disk_log.room_for(size_bytes) is Room.GRANTED
         recording.begun.append(self.step)

@@ -162,8 +162,8 @@ def places(found: list[Piece]) -> list[Place]:
         at = piece.start + BATCH_HEADER_BYTES
         for record in piece.records:
             if piece.header.kind is Kind.DATA:
-                result.append(Place(at, at + record.size(), record))
-            at += record.size()
+                result.append(Place(at, at + record.size_bytes, record))
+            at += record.size_bytes
     return result
 
 

@@ -201,7 +201,7 @@ def _records(path: Path) -> dict[tuple[int, int], Record]:
         at = batch.place.offset
         for record in batch.records:
             found[batch.place.segment, at] = record
-            at += record.size()
+            at += record.size_bytes
     return found
 
 

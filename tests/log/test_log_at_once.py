@@ -93,11 +93,10 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def test_the_loop_does_nothing_on_a_disk_that_nobody_knows(bench: Bench) -> None:
-    assert not bench.writer.do(bench.job())
+    assert not bench.writer.do(bench.job().run)
     bench.knows_the_disk()
-    job = bench.job("second")
-    assert bench.writer.do(job)
-    assert job.succeeded
+    assert bench.writer.do(bench.job("second").run)
+    assert bench.writer.failed is None
     assert bench.ran == [("first", False), ("second", True)]
 
 
@@ -108,15 +107,15 @@ async def test_after_a_slow_job_the_thread_does_all_for_ten_times_as_long(
     bench.knows_the_disk()
     slow = bench.job("slow", takes_s=QUICK_S * 2)
     if by_loop:
-        assert bench.writer.do(slow)
+        assert bench.writer.do(slow.run)
     else:
         bench.hand(slow)
     bench.time.now_s += SLOW_TIMES * QUICK_S * 2 - 0.001
-    assert not bench.writer.do(bench.job())
+    assert not bench.writer.do(bench.job().run)
     bench.hand(bench.job())  # a quick one takes nothing off
-    assert not bench.writer.do(bench.job())
+    assert not bench.writer.do(bench.job().run)
     bench.time.now_s += 0.002
-    assert bench.writer.do(bench.job())
+    assert bench.writer.do(bench.job().run)
 
 
 async def test_the_loop_overtakes_no_job_that_was_handed_over(bench: Bench) -> None:
@@ -130,9 +129,9 @@ async def test_the_loop_overtakes_no_job_that_was_handed_over(bench: Bench) -> N
 
     handed = bench.job("handed", does=waits)
     bench.writer.put(handed)
-    assert not bench.writer.do(bench.job())
+    assert not bench.writer.do(bench.job().run)
     assert began.wait(PATIENCE_SECONDS)
-    assert not bench.writer.do(bench.job())
+    assert not bench.writer.do(bench.job().run)
     goes_on.set()
     assert handed.wait(PATIENCE_SECONDS)
 
@@ -152,7 +151,7 @@ async def test_the_loop_waits_for_no_slice_of_the_work_ahead(
     bench.writer._work_ahead = slice_
     bench.writer.put(bench.job("handed"))
     assert began.wait(PATIENCE_SECONDS)
-    assert not bench.writer.do(bench.job())
+    assert not bench.writer.do(bench.job().run)
     goes_on.set()
     bench.writer.stop()
 
@@ -162,7 +161,7 @@ async def test_the_work_ahead_goes_on_while_the_loop_does_all_jobs(bench: Bench)
     before = bench.slices
     for _ in repeat(None, 3 * AHEAD_JOBS):
         bench.rest()
-        assert bench.writer.do(bench.job())
+        assert bench.writer.do(bench.job().run)
     bench.rest()
     assert bench.slices == before + 3
 
@@ -174,11 +173,9 @@ async def test_a_failure_in_the_loop_is_as_final_as_one_in_the_thread(bench: Ben
     def fails() -> None:
         raise error
 
-    job = bench.job("fails", does=fails)
-    assert bench.writer.do(job)
-    assert not job.succeeded
+    assert bench.writer.do(bench.job("fails", does=fails).run)
     assert (bench.failures, bench.writer.failed) == ([error], error)
-    assert not bench.writer.do(bench.job("later"))
+    assert not bench.writer.do(bench.job("later").run)
     bench.hand(bench.job("later"))
     assert [name for name, _ in bench.ran] == ["first", "fails"]
 
@@ -203,7 +200,7 @@ async def test_the_thread_tells_that_the_loop_waits_for_the_disk(
         looked.set()
 
     monkeypatch.setattr(bench.writer, "look", looks)
-    assert bench.writer.do(bench.job("hangs", takes_s=0.02, does=hangs))
+    assert bench.writer.do(bench.job("hangs", takes_s=0.02, does=hangs).run)
     bench.writer.stop()
     assert said == ["log_stalled", "log_goes_on"]
 

@@ -210,7 +210,7 @@ async def test_what_has_a_place_can_be_read_back(kind: Kind) -> None:
         return
     for place, batch in places:
         assert place is not None
-        sizes = [one.size() for one in batch.records]
+        sizes = [one.size_bytes for one in batch.records]
         offsets = [place.offset, place.offset + sizes[0], place.offset + sum(sizes[:2])]
         found = await hand.read(place.segment, offsets)
         assert [one and bytes(one.tail) for one in found] == [one.tail for one in batch.records]
@@ -231,7 +231,7 @@ async def test_what_was_found_at_a_start_has_its_place(kind: Kind) -> None:
     for batch in again.found:
         place = batch.place
         assert place is not None
-        offsets = [place.offset, place.offset + batch.records[0].size()]
+        offsets = [place.offset, place.offset + batch.records[0].size_bytes]
         found = await again.read(place.segment, offsets)
         assert [one and bytes(one.tail) for one in found] == [one.tail for one in batch.records]
     again.crash()

@@ -64,7 +64,7 @@ def test_every_flipped_bit_of_a_batch_is_seen() -> None:
 def test_a_record_of_another_batch_that_verifies_does_not_pass_for_one_of_this() -> None:
     """Files are used again, so a write that got lost may leave a whole record of the same size in its place."""
     ours = batch(7, [record(b"one"), record(b"two")])
-    start, size = BATCH_HEADER_BYTES, record(b"one").size()
+    start, size = BATCH_HEADER_BYTES, record(b"one").size_bytes
     head, one, two = ours[:start], ours[start : start + size], ours[start + size :][:size]
     stale = head + two + one + ours[start + 2 * size :]
     assert stale != ours

@@ -38,7 +38,7 @@ def written(path: Path, ops: FileOps) -> tuple[FileLog, list[Place]]:
     assert place is not None
     places = [place]
     for one in records[:-1]:
-        places.append(Place(place.segment, places[-1].offset + one.size()))
+        places.append(Place(place.segment, places[-1].offset + one.size_bytes))
     return log, places
 
 

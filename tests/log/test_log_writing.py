@@ -244,7 +244,7 @@ async def test_the_log_goes_on_in_new_segments(tmp_path: Path) -> None:
 
 async def test_the_largest_batch_goes_in(tmp_path: Path) -> None:
     engine = Engine(tmp_path / "d", segment_bytes=SMALL).open()
-    largest = engine.log.sizes.batch_bytes - record(b"").size()
+    largest = engine.log.sizes.batch_bytes - record(b"").size_bytes
     sent = [bytes([number]) * largest for number in range(1, 4)]
     for tail in sent:
         await engine.append(tail)

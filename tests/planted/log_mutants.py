@@ -18,9 +18,9 @@ SYNC_MUTANTS: Final = (
     Mutant(
         "retry a failed sync",
         "log/fileops.py",
-        "    _loop(ops.write_synced, descriptor, data, offset)\n",
-        "    try:\n        _loop(ops.write_synced, descriptor, data, offset)\n"
-        "    except OSError:\n        ops.sync(descriptor)\n",
+        "    taken = ops.write_synced(descriptor, data, offset)\n",
+        "    try:\n        taken = ops.write_synced(descriptor, data, offset)\n"
+        "    except OSError:\n        ops.sync(descriptor)\n        taken = len(data)\n",
         ("sim", "log/test_log_writing.py"),
         "I1, E1: the second sync says that all is well, and the pages are gone",
     ),

@@ -57,13 +57,12 @@ class SimulatedWriter:
         if self._current is None:
             self._in(0, self._next)
 
-    def do(self, job: Job) -> bool:
+    def do(self, run: Callable[[], None]) -> bool:
         """The loop does it, as often as not where it may; a disk that hangs has the whole broker stand still."""
         if not self.is_idle or self.failed is not None or self._random.random() < 0.5:
             return False
         self._loop.life.stop_until(self._loop.world.now_us + self._latency_us())
-        self._run(job)
-        job.succeeded = self.failed is None
+        self._run(run)
         if self._handle is None:
             self._in(0, self._next)  # the work ahead
         return True
@@ -79,7 +78,7 @@ class SimulatedWriter:
             return False
         self._jobs.popleft()
         self._loop.world.advance(latency_us)
-        self._run(job)
+        self._run(job.run)
         job.end(self.failed is None)
         self._in(0, self._next)
         return job.succeeded
@@ -94,7 +93,7 @@ class SimulatedWriter:
             self._end()
         while self._jobs:
             job = self._jobs.popleft()
-            self._run(job)
+            self._run(job.run)
             self._tell(job)
         if self._handle is not None:
             self._handle.cancel()
@@ -110,7 +109,7 @@ class SimulatedWriter:
             self._current = self._jobs.popleft()
             self._has_run = self._random.random() < 0.5
             if self._has_run:
-                self._run(self._current)
+                self._run(self._current.run)
             self._in(self._latency_us(), self._end_and_go_on)
         elif self.failed is None and self._guarded(self._work_ahead):
             self._in(100, self._next)
@@ -130,17 +129,17 @@ class SimulatedWriter:
         job, self._current = self._current, None
         assert job is not None
         if not self._has_run:
-            self._run(job)
+            self._run(job.run)
         self._tell(job)
 
     def _tell(self, job: Job) -> None:
         if job.end(self.failed is None) and job.done is not None:
             self.post(job.done)
 
-    def _run(self, job: Job) -> None:
+    def _run(self, run: Callable[[], None]) -> None:
         if self.failed is None:
             try:
-                job.run()
+                run()
             except OSError as exc:
                 self._fail(exc)
 

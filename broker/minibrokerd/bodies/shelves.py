@@ -136,7 +136,7 @@ def places_of(batch: Batch) -> Iterator[int]:
     place = pack_place(batch.place)
     for record in batch.records:
         yield place
-        place += record.size()
+        place += record.size_bytes
 
 
 def tell_places(records: Sequence[Record], place: Place) -> None:
@@ -145,4 +145,4 @@ def tell_places(records: Sequence[Record], place: Place) -> None:
     for record in records:
         if record.extent is not None:
             record.extent.placed(at)
-        at += record.size()
+        at += record.size_bytes

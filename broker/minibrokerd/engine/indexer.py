@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from minibrokerd.bodies.shelves import tell_places
+from minibrokerd.bodies.shelves import pack_place, tell_places
 from minibrokerd.core.durable.digest import Digest
 from minibrokerd.core.model.records import Meta
 from minibrokerd.log.seam import Batch, Digested, Place, Record, SegmentStore
@@ -32,7 +32,6 @@ class Indexer:
 
     def placed(self, records: Sequence[Record], place: Place) -> None:
         """Take the records of a batch that is safe, and tell their extents where they stand; before `Synced`."""
-        tell_places(records, place)
         self._add(records, place)
 
     def segments(self) -> list[int]:
@@ -45,12 +44,17 @@ class Indexer:
         return b"" if digest is None else digest.seal()
 
     def _add(self, records: Sequence[Record], place: Place) -> None:
-        digest, offset = self._of(place.segment), place.offset
+        segment, offset = place
+        digest, at = self._digests.get(segment), pack_place(place)
+        if digest is None:
+            digest = self._of(segment)
         for record in records:
             says = record.says
             assert isinstance(says, Meta), "the core has emitted it, or replayed it"
+            if record.extent is not None:
+                record.extent.placed(at)
             digest.add(record, says, offset)
-            offset += record.size()
+            offset, at = offset + record.size_bytes, at + record.size_bytes
 
     def _of(self, segment: int) -> Digest:
         digest = self._digests.get(segment)
@@ -81,8 +85,8 @@ class Slices(Indexer):
 
     def placed(self, records: Sequence[Record], place: Place) -> None:
         """Take the records of a batch that is safe, and tell their extents where they stand; before `Synced`."""
-        tell_places(records, place)
         if self._segments is None:
+            tell_places(records, place)
             return
         self._add(records, place)
         self._unsliced += len(records)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from minibrokerd.log import format as layout
@@ -198,17 +199,17 @@ class FileLog:
         is_small: bool = False,
     ) -> bool:
         """Write one batch here, or have the writer do it and wait up to `wait_us`; True: synced, no callback."""
-        job = self._job_for(batch, expected)
-        writer = self._writer
+        run, writer = self._begun(batch, expected), self._writer
         assert writer is not None
-        if is_small and writer.do(job):
-            if not job.succeeded:
+        if is_small and writer.do(run):
+            if writer.failed is not None:
                 return False
-        elif not wait_us:
-            job.expect_callback()
-            writer.put(job)
-            return False
         else:
+            job = Job(run, self._synced)
+            if not wait_us:
+                job.expect_callback()
+                writer.put(job)
+                return False
             writer.put(job)
             job.then = meanwhile()
             if not writer.wait(job, wait_us / 1_000_000):
@@ -344,18 +345,19 @@ class FileLog:
         self.epoch = tail.epoch
         self.next_number = tail.last_number + 1
 
-    def _job_for(self, batch: Batch, expected: int) -> Job:
+    def _begun(self, batch: Batch, expected: int) -> Callable[[], None]:
+        """Return what writes and syncs a batch, which is under way from here on."""
+        number = batch.number
         assert self._under_way is None, "one batch at a time"
-        assert batch.number >= self.next_number, "numbers grow"
+        assert number >= self.next_number, "numbers grow"
         if expected != self.next_number - 1:
-            return Job(lambda: self._depose(expected), None)
-        self.next_number = batch.number + 1
-        size_bytes = sum([record.size() for record in batch.records])
-        self._under_way = batch
-        self.segments.under_way_bytes = size_bytes + BATCH_OVERHEAD_BYTES
+            return partial(self._depose, expected)
+        self.next_number = number + 1
         # Encoded here, where the records are warm: on the writer's core it costs a lone publish 20 us more.
-        body, now_ms, unix_ms = layout.encode_body(batch.records), batch.now_ms, batch.unix_ms
-        return Job(lambda: self._tail.append(batch.number, body, now_ms, unix_ms), self._synced)
+        body = layout.encode_body(batch.records)
+        self._under_way = batch
+        self.segments.under_way_bytes = body.body_bytes + BATCH_OVERHEAD_BYTES
+        return partial(self._tail.append, number, body, batch.now_ms, batch.unix_ms)
 
     def _depose(self, expected: int) -> None:
         raise Deposed(self._directory.path, expected, self.next_number - 1)

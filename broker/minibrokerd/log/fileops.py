@@ -211,7 +211,9 @@ def write_all(ops: FileOps, descriptor: int, data: bytes | memoryview, offset: i
     Raises:
         OSError: the call failed, or took nothing (a device that lies is a device that failed).
     """
-    _loop(ops.write, descriptor, data, offset)
+    taken = ops.write(descriptor, data, offset)
+    if taken != len(data):
+        _go_on(ops.write, taken, descriptor, data, offset)
 
 
 def write_all_synced(ops: FileOps, descriptor: int, data: bytes, offset: int) -> None:
@@ -220,16 +222,19 @@ def write_all_synced(ops: FileOps, descriptor: int, data: bytes, offset: int) ->
     Raises:
         OSError: as `write_all`; after a failed sync nobody knows what is on the disk.
     """
-    _loop(ops.write_synced, descriptor, data, offset)
+    taken = ops.write_synced(descriptor, data, offset)
+    if taken != len(data):
+        _go_on(ops.write_synced, taken, descriptor, data, offset)
 
 
-def _loop(
+def _go_on(
     write: Callable[[int, bytes | memoryview, int], int],
+    taken: int,
     descriptor: int,
     data: bytes | memoryview,
     offset: int,
 ) -> None:
-    taken = write(descriptor, data, offset)
+    """Write what a call has left, which took so many bytes."""
     while taken != len(data):
         if not 0 < taken < len(data):
             raise OSError(errno.EIO, f"a write of {len(data)} bytes took {taken}")

@@ -31,13 +31,14 @@ LARGEST_SEGMENT_BYTES: Final = 1024 * 1024 * 1024
 LARGEST_BATCH_BYTES: Final = 24 * 1024 * 1024  # of records; a frame of 16 MiB and what rides along
 
 _HEADER: Final = Struct("<4sI16sQQIIIB3sIIIIQQ")
+_CHECKED: Final = Struct("<16sQQIIIB3sIIIIQQ")  # of that, what its checksum covers
 _RECORD: Final = Struct("<IIB3sI")
 _CHECKED_FROM: Final = 8  # the header checksum covers what follows the magic and itself
 _NO_BYTES: Final = bytes(3)
 # Of each record type, in its checksum. The factor is odd, so no two are alike; and of those that were tried it is
 # the one where no type below 64 has the crc of a lone bit in a record of up to 24 MiB.
 _TYPE_MARKS: Final = tuple(type_ * 0xE6546B65 & 0xFFFFFFFF for type_ in range(256))
-assert _HEADER.size == BATCH_HEADER_BYTES
+assert _HEADER.size == BATCH_HEADER_BYTES == _CHECKED_FROM + _CHECKED.size
 assert _RECORD.size == RECORD_HEAD_BYTES
 
 
@@ -126,11 +127,7 @@ class Body:
     record_count: int
     heads_checksum: int
     newest_type: int  # the highest of its records
-
-    @property
-    def batch_bytes(self) -> int:
-        """The bytes of the whole batch in the file, header and padding included."""
-        return padded(BATCH_HEADER_BYTES + self.body_bytes)
+    batch_bytes: int  # of the whole batch in the file, header and padding included
 
 
 def padded(size_bytes: int) -> int:
@@ -177,13 +174,14 @@ def encode_body(records: Sequence[Record]) -> Body:
         heads_checksum = crc32(head, heads_checksum)
         pieces += (head, meta, tail)
         body_bytes += RECORD_HEAD_BYTES + payload_bytes
-    return Body(pieces, body_bytes, len(records), heads_checksum, newest_type)
+    batch_bytes = (BATCH_HEADER_BYTES + body_bytes + ALIGNMENT - 1) & -ALIGNMENT  # as `padded`
+    return Body(pieces, body_bytes, len(records), heads_checksum, newest_type, batch_bytes)
 
 
 def encode_header(header: Header) -> bytes:
     """Return the 88 bytes of a batch header."""
     origin = header.origin
-    fields = (
+    checked = _CHECKED.pack(
         origin.store_id,
         header.number,
         header.synced,
@@ -199,9 +197,7 @@ def encode_header(header: Header) -> bytes:
         header.now_ms,
         header.unix_ms,
     )
-    unsigned = _HEADER.pack(MAGIC, 0, *fields)
-    checksum = crc32(unsigned[_CHECKED_FROM:])
-    return MAGIC + checksum.to_bytes(4, "little") + unsigned[_CHECKED_FROM:]
+    return MAGIC + crc32(checked).to_bytes(4, "little") + checked
 
 
 def encode_batch(header: Header, body: Body) -> bytes:

@@ -46,10 +46,10 @@ class Record:
     `tail` is empty except for records that carry message bodies or runs. `tail_checksum` is its crc32 if that was
     computed when the bytes came in, so that they are summed once (None: the log sums them). `says` is what `meta`
     was packed from, for whoever digests the batch (None: decode it). Bodies come with their `extent`, which has
-    tail and checksum.
+    tail and checksum. `size_bytes` are those of the record in a batch, its head included.
     """
 
-    __slots__ = ("extent", "meta", "says", "tail", "tail_checksum", "type")
+    __slots__ = ("extent", "meta", "says", "size_bytes", "tail", "tail_checksum", "type")
 
     def __init__(
         self,
@@ -68,10 +68,7 @@ class Record:
             tail, tail_checksum = extent.tail, extent.checksum
         self.tail = tail
         self.tail_checksum = tail_checksum
-
-    def size(self) -> int:
-        """Return the bytes of this record in a batch, its head included."""
-        return RECORD_HEAD_BYTES + len(self.meta) + len(self.tail)
+        self.size_bytes = RECORD_HEAD_BYTES + len(meta) + len(tail)
 
 
 RECORD_HEAD_BYTES = 16

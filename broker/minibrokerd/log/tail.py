@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 from zlib import crc32
 
@@ -34,6 +34,11 @@ class OpenSegment:
     size_bytes: int
     position: int
     zeroed: int
+    origin: Origin | None = None  # of its batches, once one was written
+    data_stop: int = field(init=False)  # where data batches end: what is behind is the log's own
+
+    def __post_init__(self) -> None:
+        self.data_stop = self.size_bytes - layout.own_room(self.size_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +85,7 @@ class Tail:
     def room_bytes(self) -> int:
         """What data batches may still take of the current segment."""
         segment = self.segment
-        if segment is None:
-            return 0
-        return segment.size_bytes - layout.own_room(segment.size_bytes) - segment.position
+        return 0 if segment is None else segment.data_stop - segment.position
 
     def append(self, number: int, body: layout.Body, now_ms: int, unix_ms: int) -> None:
         """Write and sync one batch of data, which the engine calls `number`.
@@ -268,8 +271,11 @@ class Tail:
     def _write(self, kind: Kind, body: layout.Body, now_ms: int, unix_ms: int) -> None:
         segment = self.segment
         assert segment is not None
+        if segment.origin is None:
+            name = segment.name
+            segment.origin = Origin(self.store_id, name.number, name.generation)
         header = Header(
-            Origin(self.store_id, segment.name.number, segment.name.generation),
+            segment.origin,
             self.last_number + 1,
             self.last_number,
             self.epoch,

@@ -94,10 +94,10 @@ class JobRunner(Protocol):
         """Hand over a job; returns at once."""
         ...
 
-    def do(self, job: Job) -> bool:
-        """Do a job here and now, if it is likely to be quick; False: it must be handed over.
+    def do(self, run: Callable[[], None]) -> bool:
+        """Do what a job would, here and now, if it is likely to be quick; False: it must be handed over.
 
-        True says that it ended, and `job.succeeded` how; it is not called back.
+        True says that it ended, and `failed` how.
         """
         ...
 
@@ -161,15 +161,14 @@ class Writer:
         self._handed += 1
         self._jobs.put(job)
 
-    def do(self, job: Job) -> bool:
+    def do(self, run: Callable[[], None]) -> bool:
         """Do a job in the loop, if the thread has none and the disk was quick of late; False: hand it over."""
         if self._handed != self._ended or time.monotonic() < self._here_from_s:
             return False
         if self.failed is not None or not self._busy.acquire(blocking=False):
             return False
         try:
-            self._do(job)
-            job.succeeded = self.failed is None
+            self._do(run)
         finally:
             self._busy.release()
         self._until_ahead -= 1
@@ -206,17 +205,17 @@ class Writer:
         self._busy.acquire()
         while (job := self._next_job()) is not None:
             if self.failed is None:
-                self._do(job)
+                self._do(job.run)
             if job.end(self.failed is None) and job.done is not None:
                 self.post(job.done)
             self._ended += 1
         self._busy.release()
 
-    def _do(self, job: Job) -> None:
+    def _do(self, run: Callable[[], None]) -> None:
         """Do a job, in whatever thread has the files, and note how long it took."""
         self._began_s = began_s = time.monotonic()
         try:
-            job.run()
+            run()
         except BaseException as exc:  # noqa: BLE001 - whatever it is, the log must stop here
             self._fail(exc)
         self._began_s = 0.0

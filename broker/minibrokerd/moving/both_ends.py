@@ -55,7 +55,7 @@ class Tally:
             self._hash.update(_RECORD.pack(record.type, len(record.meta), len(record.tail)))
             self._hash.update(record.meta)
             self._hash.update(record.tail)
-            self.size_bytes += record.size()
+            self.size_bytes += record.size_bytes
         self.batches += 1
         self.records += len(batch.records)
 

@@ -134,7 +134,7 @@ class DirectoryTarget:
         log = self._log
         assert log is not None, "open() comes first"
         for batch in batches:
-            size_bytes = sum(record.size() for record in batch.records)
+            size_bytes = sum(record.size_bytes for record in batch.records)
             if size_bytes > log.sizes.batch_bytes:
                 raise CannotMove(
                     f"cannot move to {self.name}: a batch of {size_bytes} bytes does not fit into segments of "

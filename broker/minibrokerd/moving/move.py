@@ -118,7 +118,7 @@ async def _copy(
             raise CannotMove(
                 f"cannot move to {target.name}: what is there is no part of {origin.name}"
             )
-        size_bytes = sum(record.size() for record in batch.records)
+        size_bytes = sum(record.size_bytes for record in batch.records)
         if chunk and (chunk_bytes + size_bytes > CHUNK_BYTES or len(chunk) == CHUNK_BATCHES):
             await target.append(chunk)
             advance(len(chunk))

@@ -9,7 +9,7 @@ the original can have used after the copy was made. docs/decisions/0016 has how 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -57,7 +57,7 @@ class AtOnce:
         if job.done is not None:
             job.done()
 
-    def do(self, job: Job) -> bool:
+    def do(self, run: Callable[[], None]) -> bool:
         """It is handed over as all others."""
         return False
 
@@ -121,11 +121,11 @@ def _batches(records: Iterator[Record], most_bytes: int) -> Iterator[list[Record
     batch: list[Record] = []
     size_bytes = 0
     for each in records:
-        if batch and size_bytes + each.size() > most_bytes:
+        if batch and size_bytes + each.size_bytes > most_bytes:
             yield batch
             batch, size_bytes = [], 0
         batch.append(each)
-        size_bytes += each.size()
+        size_bytes += each.size_bytes
     yield batch
 
 

@@ -48,7 +48,7 @@ from minibrokerd.core.model.schemas import Schemas
 from minibrokerd.core.model.sessions import Connection, Session
 from minibrokerd.core.model.sums import Sums
 from minibrokerd.core.model.wheel import Timer, Wheel
-from minibrokerd.log.seam import RECORD_HEAD_BYTES, Record
+from minibrokerd.log.seam import Record
 from minibrokerd.log.sizes import LARGEST, Sizes
 
 COUNTER_BITS: Final = 40  # tokens and session ids are epoch << 40 | counter
@@ -182,9 +182,9 @@ class Store:
         Bodies come as an `extent`, what else follows the fields of a record as its `tail`.
         """
         effects = self.effects
-        packed = encode(meta)
-        record = Record(TYPE_OF[type(meta)], packed, tail, None, meta, extent)
-        size_bytes = RECORD_HEAD_BYTES + len(packed) + len(record.tail)
+        kind = type(meta)
+        record = Record(TYPE_OF[kind], encode(meta), tail, None, meta, extent)
+        size_bytes = record.size_bytes
         total_bytes = effects.record_bytes + size_bytes
         if total_bytes > self.room_bytes and effects.records:
             effects.ended.append((self.open_batch, effects.records, effects.record_bytes))
@@ -192,7 +192,7 @@ class Store:
             self.open_batch, self.room_bytes = self.open_batch + 1, self.sizes.apply_bytes
         effects.records.append(record)
         effects.record_bytes = total_bytes
-        if type(meta) not in STARTS_NO_SYNC:
+        if kind not in STARTS_NO_SYNC:
             effects.wake = True
         return record
 
