@@ -203,7 +203,7 @@ class World:
             for lanes in queue.group.lanes.levels:
                 while lanes.default.cold:
                     ask(self.store, queue, lanes, lanes.default.cold[0])
-                    reads, self.store.effects.reads = self.store.effects.reads, []
+                    reads, self.store.effects.reads = self.store.effects.reads, ()
                     for asked in reads:
                         self._load(asked)
 

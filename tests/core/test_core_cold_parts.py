@@ -49,7 +49,7 @@ def write_again(world: World, rest_bytes: int) -> list[list[Record]]:
     upto, first = world.core.synced, len(world.log)
     paging.ask(world.store, world.queue("q"), lanes, lanes.default.cold[0], 2**20)
     (asked,) = world.store.effects.reads
-    world.store.effects.reads = []
+    world.store.effects.reads = ()
     loaded = Loaded(asked, world._read(asked))
     loaded.rest_bytes = rest_bytes
     world.apply(loaded)

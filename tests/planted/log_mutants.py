@@ -66,11 +66,13 @@ SYNC_MUTANTS: Final = (
         "        for sealed in freed:\n"
         "            self._allocation.recycle(str(sealed.name))\n"
         "            self.forget_index(sealed.name)\n"
-        "            self.sealed.popleft()\n",
+        "            self.sealed.popleft()\n"
+        "            self.sealed_bytes -= sealed.size_bytes\n",
         "        for sealed in freed:\n"
         "            self._allocation.recycle(str(sealed.name))\n"
         "            self.forget_index(sealed.name)\n"
         "            self.sealed.popleft()\n"
+        "            self.sealed_bytes -= sealed.size_bytes\n"
         "        self.append_own(Kind.MARKER, now_ms, unix_ms)\n",
         ("log/test_log_freeing.py", "cuts:freeing", "sim"),
         "C10: a start finds a log whose first segment is gone",

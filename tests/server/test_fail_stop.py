@@ -44,7 +44,7 @@ PLACES = (
     "minibrokerd.net.connection frame_of",
     "minibrokerd.engine.engine Engine._write",
     "minibrokerd.engine.engine Engine._after_sync",
-    "minibrokerd.engine.engine Engine._arm_tick",
+    "minibrokerd.core.core Core.next_deadline_ms",
     "minibrokerd.core.model.wheel Wheel.advance",
     "minibrokerd.engine.engine Engine._tick",
     "minibrokerd.serving.server Server._report",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minibrokerd.core.model.inputs import Forward
+from minibrokerd.engine.clock import Clock
 from minibrokerd.engine.forwarder import Forwarder
 from minibrokerd.log.sizes import sizes_of
 
@@ -57,7 +58,7 @@ class World:
         self.freed.append(upto)
 
     def step(self) -> None:
-        self.forwarder.step(0, 0)
+        self.forwarder.step(Clock(0))
 
     def _apply(self, command: Forward) -> None:
         self.applied.append(command)
@@ -139,9 +140,9 @@ def test_a_step_that_waits_for_a_read_is_not_repeated_until_it_was_read() -> Non
     """It would only spin."""
     world = World()
     world.steps_left, world.is_reading = 2, True
-    assert not world.forwarder.step(0, 0)
+    assert not world.forwarder.step(Clock(0))
     world.is_reading = False
-    assert not world.forwarder.step(0, 0), "the copies are to be synced first"
+    assert not world.forwarder.step(Clock(0)), "the copies are to be synced first"
 
 
 def test_the_segment_that_is_written_is_left_alone_and_none_is_freed_twice() -> None:
@@ -214,7 +215,7 @@ def test_a_step_that_copies_nothing_is_followed_by_another() -> None:
     """No record, so no sync to go on from."""
     world = World()
     world.steps_left = 2
-    assert world.forwarder.step(0, 0)
+    assert world.forwarder.step(Clock(0))
 
 
 def test_a_pass_for_settlements_needs_something_written_since_the_last_one() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sim_writer import SimulatedWriter
 
 from minibrokerd.log.writer import Job
@@ -25,8 +27,8 @@ class HastyWriter(SimulatedWriter):
 class DeafWriter(SimulatedWriter):
     """Goes on after a failed write or sync, as if it had been done."""
 
-    def _run(self, job: Job) -> None:
+    def _run(self, run: Callable[[], None]) -> None:
         try:
-            job.run()
+            run()
         except OSError:
             self._deaf = True

@@ -46,7 +46,7 @@ from minibrokerd.core.model.messages import Message
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.model.scheduled import CalendarOf, no_calendars
-from minibrokerd.core.model.sessions import Outcome, Result
+from minibrokerd.core.model.sessions import Connection, Outcome, Result
 from minibrokerd.core.model.state import HOLD_FOR_EVER_MS, Store
 from minibrokerd.core.model.transitions import delay_over
 from minibrokerd.core.replay import Replay
@@ -293,7 +293,7 @@ def _frame(store: Store, frame: Frame) -> None:
         line_up_all(store, connection)
     try:
         if frame.sequence is not None:
-            _sequenced(store, frame, frame.sequence)
+            _sequenced(store, connection, frame, frame.sequence)
             return
         if frame.waits is not None:
             note_waits(store, connection, frame.waits)
@@ -315,7 +315,7 @@ def _frame(store: Store, frame: Frame) -> None:
 def _cut_off(store: Store, connection: int, header: dict[str, Any]) -> None:
     """End a connection whose peer broke the protocol, or may not log in, with what it held."""
     store.send(connection, 0, header)
-    store.effects.closes.append(connection)
+    store.effects.closes += (connection,)
     end_connection(store, connection)
 
 
@@ -338,8 +338,8 @@ def _request(store: Store, frame: Frame) -> None:
     row.request(store, frame, part)
 
 
-def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
-    session = store.connections[frame.connection].session
+def _sequenced(store: Store, connection: Connection, frame: Frame, sequence: int) -> None:
+    session = connection.session
     outcome = session.window.get(sequence)
     if outcome is not None:
         if outcome.checksum != frame.checksum:
@@ -381,7 +381,6 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
     session.seen_ms = store.now_ms
     if recorded and not store.effects.has_outcome:
         store.emit(session.record_of(sequence, store.unix_ms), lost)
-    connection = store.connections[frame.connection]
     if frame.waits is not None:  # not said by what is refused, nor again by what comes twice
         note_waits(store, connection, frame.waits)
     if connection.confirms_many and not lost and rests_on > store.synced:

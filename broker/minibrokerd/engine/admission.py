@@ -139,7 +139,10 @@ class Admission:
 
     def look_at_reserve(self) -> Space | None:
         """Return what the core should be told of the reserve, if that is news."""
-        self._lacks_space = self._reserve.lacks_space
+        did_lack, self._lacks_space = self._lacks_space, self._reserve.lacks_space
+        if not (self._lacks_space or did_lack):  # as nearly always
+            self._paid_bytes = self._door.others_bytes
+            return None
         self._tight = self._lacks_space and self._reserve.reserve_segments < RESERVE_SEGMENTS
         if not self._tight:
             self._paid_bytes = self._door.others_bytes

@@ -45,7 +45,7 @@ class Alarm:
         self._at_ms = 0  # what the timer is armed for
         self._due = False  # it has fired, and rings in some turns
 
-    def set(self, at_ms: int | None, now_ms: int) -> None:
+    def set(self, at_ms: int | None, clock: Clock) -> None:
         """Ring at `at_ms`, or before, if it was set to an earlier time; whoever is rung sets it anew."""
         if at_ms is None or self._due:
             return  # there is never more than one on its way
@@ -54,7 +54,7 @@ class Alarm:
                 return
             self._timer.cancel()
         self._at_ms = at_ms
-        self._timer = self._loop.call_later(max(at_ms - now_ms, 0) / 1_000, self._soon)
+        self._timer = self._loop.call_later(max(at_ms - clock.now_ms(), 0) / 1_000, self._soon)
 
     def stop(self) -> None:
         """Ring no more."""

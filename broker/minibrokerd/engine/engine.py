@@ -258,16 +258,18 @@ class Engine:
         self._turn_due = False
         if self.certainty.leadership is not None:
             self.certainty.look()
-        self._write()
-        self._flush_sinks()
-        self._arm_tick()
+        if self._open or self._closed:
+            self._write()
+        if self._dirty:
+            self._flush_sinks()
+        self._alarm.set(self._core.next_deadline_ms(), self.clock)
 
     def _write(self) -> None:
         while not self._under_way:
             if not self._closed:
                 if not (self._open and self._wake) or self._is_early():
                     return
-                self._close_batch()
+                self._end_batch(self._core.close_batch())
             batch, size_bytes = self._closed.popleft()
             self._closed_bytes -= size_bytes
             self._under_way, self._writing = batch.number, (batch, size_bytes)
@@ -277,7 +279,8 @@ class Engine:
             if self._lone <= 2:
                 self._log.append(batch, expected)
                 return
-            self._flush_sinks()
+            if self._dirty:
+                self._flush_sinks()
             if not self._log.append(batch, expected, wait_us, self._answer_ahead, is_small=True):
                 return
             self._after_sync(batch.number)
@@ -309,7 +312,8 @@ class Engine:
             self._end_batch(self._core.close_batch())
 
     def _end_batch(self, number: int) -> None:
-        batch = Batch(number, self._open, self.clock.now_ms(), self.clock.unix_ms())
+        store = self._core.store  # whose times are those of the last record
+        batch = Batch(number, self._open, store.now_ms, store.unix_ms)
         self._closed.append((batch, self._open_bytes))
         self._closed_bytes += self._open_bytes
         self.others_bytes += BATCH_HEADER_BYTES
@@ -433,9 +437,6 @@ class Engine:
 
     # -- time -----------------------------------------------------------------------------------
 
-    def _arm_tick(self) -> None:
-        self._alarm.set(self._core.next_deadline_ms(), self.clock.now_ms())
-
     def time_moved(self) -> None:
         """Do what is due by now: the clock jumped, and the alarm was set by what it said before."""
         self._alarm.forget()
@@ -449,12 +450,11 @@ class Engine:
         self._apply(Tick(self.jitter(), has_room))
 
     def _flush_sinks(self) -> None:
-        if self._dirty:
-            for connection in self._dirty:
-                sink = self.sinks.get(connection)
-                if sink is not None:
-                    sink.flush()
-            self._dirty.clear()
+        for connection in self._dirty:
+            sink = self.sinks.get(connection)
+            if sink is not None:
+                sink.flush()
+        self._dirty.clear()
 
     # -- the end --------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.inputs import Forward
+from minibrokerd.engine.clock import Clock
 from minibrokerd.log.reserve import reserve_of
 from minibrokerd.log.seam import RESERVE_SEGMENTS, Log
 
@@ -136,7 +137,7 @@ class Forwarder:
         """Note that the file is gone; `makes_room` held until now, so nobody slips in between two segments."""
         self._freeing = False
 
-    def step(self, now_ms: int, unix_ms: int) -> bool:
+    def step(self, clock: Clock) -> bool:
         """Go on: copy some more, or free what was copied; True: there is more to copy in the next turn."""
         if not self._upto and not self._begin():
             self.is_behind = False
@@ -155,7 +156,7 @@ class Forwarder:
         if self._copied > self._core.synced:
             return False
         self._freeing = True
-        self._log.trim(self._upto, now_ms, unix_ms, self._again)
+        self._log.trim(self._upto, clock.now_ms(), clock.unix_ms(), self._again)
         self.freed_upto, self._upto = self._upto, 0
         return False
 

@@ -34,7 +34,7 @@ class Length:
         """Have the oldest segment emptied and freed while the log is longer than it should be."""
         if self.stays:
             return
-        if self._forwarder.step(self.clock.now_ms(), self.clock.unix_ms()):
+        if self._forwarder.step(self.clock):
             self.bound_soon()
         else:
             self._admission.look_at_waiting()

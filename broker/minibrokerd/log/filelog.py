@@ -241,7 +241,7 @@ class FileLog:
         """The bytes of all segments, the reserve apart."""
         segment = self._tail.segment
         current = segment.size_bytes if segment is not None else 0
-        return current + sum([sealed.size_bytes for sealed in self._tail.sealed.copy()])
+        return current + self._tail.sealed_bytes
 
     @property
     def segment_bytes(self) -> int:
@@ -319,6 +319,7 @@ class FileLog:
         tail.last_number, tail.last_checksum = recovery.last_number, recovery.last_checksum
         tail.last_data = tail.last_safe = recovery.last_number
         tail.sealed.extend(recovery.sealed)
+        tail.sealed_bytes = sum(sealed.size_bytes for sealed in recovery.sealed)
         if last is not None:
             checksum, indexed = None, 0
             if recovery.clean:

@@ -73,6 +73,7 @@ class Tail:
         self.last_data = 0
         self.last_offset = 0
         self.sealed: deque[Sealed] = deque()
+        self.sealed_bytes = 0  # of all these
         self.region = self._region(0, 0, 0)
         self.ended: dict[int, Region] = {}
         self._index_bytes: dict[int, int] = {}  # of the indexes written so far, by segment
@@ -136,6 +137,7 @@ class Tail:
         self._directory.write_state(State(False, number))
         if full is not None:
             self.sealed.append(Sealed(full.name, full.size_bytes, self.last_data))
+            self.sealed_bytes += full.size_bytes
 
     def free(self, upto: int, now_ms: int, unix_ms: int) -> None:
         """Let the log start behind the segments whose batches are `upto` or older, then recycle their files.
@@ -151,6 +153,7 @@ class Tail:
             self._allocation.recycle(str(sealed.name))
             self.forget_index(sealed.name)
             self.sealed.popleft()
+            self.sealed_bytes -= sealed.size_bytes
         self._directory.sync()
 
     def adopt(self, region: Region, ended: dict[int, Region], indexes: dict[int, int]) -> None:

@@ -22,7 +22,7 @@ def filling(store: Store, rest_bytes: int) -> Iterator[None]:
     yield
     store.room_bytes = apply_bytes
     if rest_bytes and effects.records:
-        effects.ended.append((store.open_batch, effects.records, effects.record_bytes))
+        effects.ended += ((store.open_batch, effects.records, effects.record_bytes),)
         effects.records, effects.record_bytes = [], 0
         store.open_batch += 1
 

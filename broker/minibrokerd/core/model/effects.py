@@ -103,13 +103,14 @@ class Effects:
     )
 
     def __init__(self) -> None:
-        self.ended: list[tuple[int, list[Record], int]] = []
         self.records: list[Record] = []
         self.record_bytes = 0  # of `records`
         self.outgoing: list[Outgoing] = []
-        self.closes: list[int] = []  # connections that end, after what was sent to them
-        self.reads: list[ReadBack] = []
-        self.notes: list[Note] = []
+        # Tuples, which grow by `+=`: what is rare costs the other applies nothing.
+        self.ended: tuple[tuple[int, list[Record], int], ...] = ()
+        self.closes: tuple[int, ...] = ()  # connections that end, after what was sent to them
+        self.reads: tuple[ReadBack, ...] = ()
+        self.notes: tuple[Note, ...] = ()
         self.wake = False
         self.lazy = False
         self.has_outcome = False
@@ -123,8 +124,8 @@ class Effects:
 
     def note(self, event: str, **fields: int | str) -> None:
         """Have an event written to the log of the server."""
-        self.notes.append(Note(event, fields))
+        self.notes += (Note(event, fields),)
 
     def warn(self, event: str, **fields: int | str) -> None:
         """Have an event written there that somebody should look at."""
-        self.notes.append(Note(event, fields, is_warning=True))
+        self.notes += (Note(event, fields, is_warning=True),)

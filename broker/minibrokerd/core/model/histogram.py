@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +29,12 @@ class Histogram:
             self.total += number * times
         else:
             self.counts[0] += times
+
+    def note_all(self, numbers: Sequence[int]) -> None:
+        """Count many numbers, none below zero; as `note`, but in a few calls for all of them."""
+        for exponent, count in Counter(map(int.bit_length, numbers)).items():
+            self.counts[exponent] += count
+        self.total += sum(numbers)
 
     def add(self, spread: Spread) -> None:
         """Count all that a spread has."""

@@ -187,7 +187,7 @@ class Store:
         size_bytes = record.size_bytes
         total_bytes = effects.record_bytes + size_bytes
         if total_bytes > self.room_bytes and effects.records:
-            effects.ended.append((self.open_batch, effects.records, effects.record_bytes))
+            effects.ended += ((self.open_batch, effects.records, effects.record_bytes),)
             effects.records, total_bytes = [], size_bytes
             self.open_batch, self.room_bytes = self.open_batch + 1, self.sizes.apply_bytes
         effects.records.append(record)
@@ -200,7 +200,7 @@ class Store:
         """See to it that the next records, of so many bytes, stand in one batch."""
         effects = self.effects
         if effects.records and effects.record_bytes + size_bytes > self.sizes.apply_bytes:
-            effects.ended.append((self.open_batch, effects.records, effects.record_bytes))
+            effects.ended += ((self.open_batch, effects.records, effects.record_bytes),)
             effects.records, effects.record_bytes = [], 0
             self.open_batch += 1
 

@@ -88,7 +88,9 @@ class Walk:
 
     def has_written(self, records: int) -> bool:
         """Whether the records of this apply, of which `records` are older than the walk, are enough for a step."""
-        return sum(record.size_bytes for record in self.store.effects.records[records:]) >= STEP_BYTES
+        return (
+            sum(record.size_bytes for record in self.store.effects.records[records:]) >= STEP_BYTES
+        )
 
     def may_write(self) -> Generator[bool, None, bool]:
         """Wait while the disk is behind, or room on it is made; return whether there is any.
@@ -107,7 +109,7 @@ class Walk:
     def read(self, shelf: Shelf, low: int, high: int) -> Iterator[bool]:
         """Read extents of a shelf, from index `low` up to `high`; then `records` has them."""
         self._records = None
-        self.store.effects.reads.append(ReadForWalk(self, shelf, low, high))
+        self.store.effects.reads += (ReadForWalk(self, shelf, low, high),)
         yield WAIT
 
     @property

@@ -30,7 +30,7 @@ def leave(store: Store, connection: Connection) -> None:
     ids = [*sorted(session.attached), connection.id] if connection.main else [connection.id]
     for id in ids:
         end_connection(store, id, marked=False)
-        store.effects.closes.append(id)
+        store.effects.closes += (id,)
     if not connection.main:
         return
     take_no_more(store, session)

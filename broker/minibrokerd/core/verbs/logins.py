@@ -68,7 +68,7 @@ def resume(store: Store, command: Resume) -> None:
     if session.connection is not None:
         old = session.connection
         end_connection(store, old, replaced=True)
-        store.effects.closes.append(old)
+        store.effects.closes += (old,)
     _connect(store, session, command.connection, main=True)
     store.connections[command.connection].scope = command.scope
     walk = Walk(store, command, changes=True)

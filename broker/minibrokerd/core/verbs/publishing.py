@@ -45,7 +45,7 @@ def check_publish(
     count, name, extent = part.count, part.queue, own.extent
     assert extent is not None, "the shell makes one of each publish"
     sizes = check_sizes(extent, count, store.sizes.message_bytes)
-    columns = read_columns(part, own.columns, count)
+    columns = read_columns(part, own.columns, count) if part.columns or own.columns else {}
     if part.columns and part.columns != [name for name in COLUMNS if name in columns]:
         raise Broken("the columns of a publish stand in the order of its table")
     if (
