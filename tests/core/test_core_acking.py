@@ -1,4 +1,4 @@
-"""Acks of one run that starts a held span: what is done in one go is what the general way does step by step."""
+"""Acks of one run that starts a held span, and of one begun message: at once, or step by step as all others."""
 
 from __future__ import annotations
 
@@ -58,6 +58,27 @@ def after_a_begin(client: Client, run: Run) -> Any:
     return all_of_it(client, run)
 
 
+def one_by_one(client: Client, run: Run) -> Any:
+    """Each is begun alone; the last one takes its delivery with it."""
+    token, origin, first, count = run
+    for at in range(count):
+        client.settle_runs("begin", "q", [(token, origin, first + at, 1)])
+        client.world.advance(300)
+        client.settle_runs("ack", "q", [(token, origin, first + at, 1)])
+    return client.stats("q")
+
+
+def begun_and_more(client: Client, run: Run) -> Any:
+    client.settle_runs("begin", "q", [(*run[:3], 1)])
+    return client.settle_runs("ack", "q", [(*run[:3], 2)])
+
+
+def begun_and_given_back(client: Client, run: Run) -> Any:
+    client.settle_runs("begin", "q", [(*run[:3], 1)])
+    client.settle_runs("release", "q", [(*run[:3], 1)])
+    return client.settle_runs("ack", "q", [(*run[:3], 1)])
+
+
 def of_another_token(client: Client, run: Run) -> Any:
     return client.settle_runs("ack", "q", [(run[0] + 1, *run[1:])])
 
@@ -100,6 +121,9 @@ STORIES = (
     again,
     middle,
     after_a_begin,
+    one_by_one,
+    begun_and_more,
+    begun_and_given_back,
     of_another_token,
     of_another_origin,
     of_another_queue,
@@ -163,7 +187,7 @@ def test_a_plain_ack_does_what_the_general_way_does(
     assert in_one_go == told(story, settings)
 
 
-@pytest.mark.parametrize("story", [start, all_of_it])
+@pytest.mark.parametrize("story", [start, all_of_it, one_by_one])
 def test_a_plain_ack_is_one(
     story: Callable[[Client, Run], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,5 @@
-"""Acks as nearly all of them come: a frame with one run, which is the start of what is held of one publish.
+"""Acks as nearly all of them come: a frame with one run, which is the start of what is held of one publish, or one
+message that was begun.
 
 What a frame of 16 acks costs is hardly that of its messages: it is the many small steps that find out what it is
 about. Here they are asked in one go, and the same is done as in `settling.ack`, which does all others. A test does
@@ -14,21 +15,24 @@ from minibroker.contract.wire import RUN
 from minibrokerd.core.model.claims import Claims
 from minibrokerd.core.model.deliveries import Delivery, Run
 from minibrokerd.core.model.inputs import Frame, Slice
-from minibrokerd.core.model.messages import SYNC, Span
+from minibrokerd.core.model.messages import BEGUN, SYNC, Message, Span
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.sessions import Result
 from minibrokerd.core.model.state import Store
+from minibrokerd.core.verbs.attempts import drop_delivery
 from minibrokerd.core.verbs.settling import (
     Settlement,
     check_settlement,
+    note_ran,
     note_waited,
     record_of_ack,
     settle,
 )
-from minibrokerd.core.verbs.taking import take_start
+from minibrokerd.core.verbs.taking import take_begun, take_start
 
-# Store, frame, queue and delivery; and how many messages from the start of a span that is held are to end.
-PlainAck = tuple[Store, Frame, Queue, Delivery, Span, int]
+# Store, frame, queue and delivery; and how many messages from the start of a span that is held are to end, or the
+# one that was begun.
+PlainAck = tuple[Store, Frame, Queue, Delivery, Span | Message, int]
 
 
 def check_ack(
@@ -60,22 +64,33 @@ def _plain(store: Store, frame: Frame, part: Any) -> PlainAck | None:
         or store.chains.ids
     ):
         return None
-    span = delivery.spans.get(first)
-    if span is None or not 0 < count <= span.stop - first or span.block.durability != SYNC:
+    item: Span | Message | None = delivery.spans.get(first)
+    if item is None:
+        item = delivery.alone.get(first)
+        if item is None or item.state is not BEGUN:
+            return None
+    if not 0 < count <= item.stop - first or item.block.durability != SYNC:
         return None
-    return store, frame, queue, delivery, span, count
+    return store, frame, queue, delivery, item, count
 
 
 def apply_ack(work: PlainAck | Settlement) -> tuple[Result, Sequence[Run], int]:
     """Apply an ack that was checked: return its result, what was lost, and the batch that it rests on."""
     if isinstance(work, Settlement):
         return settle(work)
-    store, frame, queue, delivery, span, count = work
-    take_start(store, queue, delivery, span, count)
+    store, frame, queue, delivery, item, count = work
+    if isinstance(item, Span):
+        take_start(store, queue, delivery, item, count)
+        note_waited(store, queue.group, item.block.unix_ms, count)
+    else:
+        take_begun(store, queue, delivery, item.sequence, 1)
+        if not delivery:
+            drop_delivery(store, queue, delivery)
+        if item.started_unix_ms:
+            note_ran(store, queue.group, item.started_unix_ms, 1)
     queue.group.counters["acked"] += count
     session = store.connections[frame.connection].session
     session.acked += count
-    note_waited(store, queue.group, span.block.unix_ms, count)
     runs = bytes(frame.columns)
     store.endings.remember(queue.name, "acked", session.client, store.unix_ms, runs)
     store.emit(record_of_ack(store, queue, frame, session), runs)

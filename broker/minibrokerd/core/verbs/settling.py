@@ -220,9 +220,7 @@ def ack(work: Settlement) -> None:
     if work.group.circuit is not None:
         attempts_ended(store, work.queue, max(run[0] for run in ended), failed=0, count=count)
     if work.began_unix_ms:
-        ran_ms = store.unix_ms - work.began_unix_ms
-        store.sums.runs_ms.note(ran_ms, count)
-        times_of(store, work.group).runs.add(ran_ms, count)
+        note_ran(store, work.group, work.began_unix_ms, count)
     elif work.sent_unix_ms:
         note_waited(store, work.group, work.sent_unix_ms, count)
     if (
@@ -253,6 +251,13 @@ def ack(work: Settlement) -> None:
     else:
         store.emit(AckMeta(work.queue.number, 0, 0, 0, 0, 0, 0), tail)
     work.queue.last_batch = work.store.open_batch
+
+
+def note_ran(store: Store, group: Group, began_unix_ms: int, count: int) -> None:
+    """Note how long the handlers of messages ran that are done."""
+    ran_ms = store.unix_ms - began_unix_ms
+    store.sums.runs_ms.note(ran_ms, count)
+    times_of(store, group).runs.add(ran_ms, count)
 
 
 def note_waited(store: Store, group: Group, sent_unix_ms: int, count: int) -> None:
