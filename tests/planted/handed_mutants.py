@@ -122,8 +122,8 @@ HANDED_MUTANTS: Final = (
     Mutant(
         "a frame that comes twice says again that a handler waits",
         CORE,
-        "            _sequenced(store, frame, frame.sequence)\n            return\n",
-        "            _sequenced(store, frame, frame.sequence)\n"
+        "            _sequenced(store, connection, frame, frame.sequence)\n            return\n",
+        "            _sequenced(store, connection, frame, frame.sequence)\n"
         "            if frame.waits is not None:\n"
         "                note_waits(store, connection, frame.waits)\n"
         "            return\n",
@@ -133,10 +133,10 @@ HANDED_MUTANTS: Final = (
     Mutant(
         "a frame that is refused says that a handler waits",
         CORE,
-        "            _sequenced(store, frame, frame.sequence)\n            return\n",
+        "            _sequenced(store, connection, frame, frame.sequence)\n            return\n",
         "            if frame.waits is not None and frame.sequence not in connection.session.window:\n"
         "                note_waits(store, connection, frame.waits)\n"
-        "            _sequenced(store, frame, frame.sequence)\n"
+        "            _sequenced(store, connection, frame, frame.sequence)\n"
         "            return\n",
         ("model", HANDED),
         "5.3: sent again it says it twice",

@@ -10,8 +10,8 @@ SYNC_MUTANTS: Final = (
     Mutant(
         "confirm before sync",
         "log/fileops.py",
-        "    _loop(ops.write_synced, descriptor, data, offset)\n",
-        "    _loop(ops.write, descriptor, data, offset)\n",
+        "    taken = ops.write_synced(descriptor, data, offset)\n",
+        "    taken = ops.write(descriptor, data, offset)\n",
         ("cuts:first_start", "cuts:mixed", "sim"),
         "I1, C2: a power cut takes what was confirmed",
     ),
