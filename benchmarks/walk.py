@@ -26,7 +26,7 @@ from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.engine.engine import Engine
 from minibrokerd.log.filelog import FileLog
-from minibrokerd.log.writer import Writer
+from minibrokerd.log.writer import Job, Writer
 from minibrokerd.net.connections import Connections
 
 SIDES: Final = {
