@@ -50,6 +50,21 @@ def test_prose_goes_on_in_the_next_line() -> None:
     ]
 
 
+def test_a_table_that_may_fold_does_so_though_one_name_is_long() -> None:
+    """The first column gives way, down to half of the width, before the fields stand one under the other."""
+    heads = ("queue", "ready", "delayed", "held", "begun", "dead", "consumers")
+    rows = [["a", *"123456"], ["orders-of-the-shop-in-frankfurt-am-main.high-priority", *"654321"]]
+    lines = Table(heads, elastic=("queue",), fold=True, width=50, ellipsis="…").lines(rows)
+    assert [line.split() for line in lines if not line.startswith("orders")] == [
+        ["queue", "ready", "delayed", "held"],
+        ["a", "1", "2", "3"],
+        [],
+        ["queue", "begun", "dead", "consumers"],
+        ["a", "4", "5", "6"],
+    ]
+    assert max(map(cell_len, lines)) == 50
+
+
 def test_pages_of_a_table_have_one_head() -> None:
     """Columns keep their width from page to page, or grow."""
     table = Table(HEADS)

@@ -117,12 +117,12 @@ class Table:
     def _folded(self, rows: Sequence[Sequence[str]]) -> list[str] | None:
         """Return a few tables, one below the other, each with the first column and some of the others."""
         assert self._width is not None
-        parts: list[list[int]] = [[0]]
-        for at in range(1, len(self._heads)):
-            needed = sum(self.widths[each] + GAP for each in parts[-1]) + self.widths[at]
-            if needed > self._width and len(parts[-1]) > 1:
-                parts.append([0])
-            parts[-1].append(at)
+        for lead in (self.widths[0], min(self.widths[0], max(LEAST, self._width // 2))):
+            parts = self._parts(lead, self._width)
+            if len(parts) <= MOST_PARTS:
+                break
+        else:
+            return None
         lines: list[str] = []
         for part in parts:
             heads = [self._heads[at] for at in part]
@@ -138,7 +138,17 @@ class Table:
             lines += table.lines([[row[at] for at in part] for row in rows])
             if table._stacked:
                 return None
-        return lines if len(parts) <= MOST_PARTS else None
+        return lines
+
+    def _parts(self, lead: int, width: int) -> list[list[int]]:
+        """Return the columns of each of these tables, if the first column takes `lead` cells."""
+        parts: list[list[int]] = [[0]]
+        for at in range(1, len(self._heads)):
+            others = sum(self.widths[each] + GAP for each in (*parts[-1][1:], at))
+            if lead + others > width and len(parts[-1]) > 1:
+                parts.append([0])
+            parts[-1].append(at)
+        return parts
 
     def _fitted(self) -> list[int] | None:
         """Return the widths of all columns; None if they do not fit side by side."""

@@ -57,7 +57,8 @@ def queues(queue: str, sort: str, count: int | None, url: str, as_json: bool) ->
                 print_json(row)
         else:
             empty = f"no queue is called {queue}" if queue else "no queues yet"
-            print_table(HEADS, ([row[head] for head in HEADS] for row in rows), empty)
+            cells = ([row[head] for head in HEADS] for row in rows)
+            print_table(HEADS, cells, empty, ("queue",), fold=True)
 
     talk(url, work)
 
