@@ -146,6 +146,26 @@ async def test_what_waited_in_vain_is_not_waited_for_again(server: FakeServer) -
     assert len(set(waits)) == 1  # all of them end at the same instant
 
 
+async def test_who_waits_for_a_settlement_hears_when_another_task_closes_what_was_lost(
+    broker: minibroker.Broker, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was said of it stands in no frame that could be answered."""
+
+    async def hang(address: Any, received: Any) -> Any:
+        await asyncio.Event().wait()
+
+    fill(server, 1)
+    [message] = await broker.queue("q").receive(1)
+    monkeypatch.setattr("minibroker.aio.dialling.dial", hang)
+    server.links[-1].fail(ConnectionResetError("cut"))
+    ack = asyncio.ensure_future(message.ack(confirmed=True))
+    await settle_loop()
+    assert not ack.done()
+    broker._driver.close("another task left")
+    with pytest.raises(minibroker.OutcomeUnknown):
+        await asyncio.wait_for(ack, 10)
+
+
 async def test_a_confirmed_settlement_after_the_end_is_refused_at_once(server: FakeServer) -> None:
     fill(server, 5)
     async with minibroker.connect() as broker:

@@ -195,7 +195,7 @@ MACHINE_MUTANTS: Final = (
         "session/machine.py",
         "        for item in self.timers.take_all():",
         "        for item in self.timers.pop_due(now_ms):",
-        (LIVES,),
+        ("client/test_closing.py", LIVES),
         "I9: a call has no end, for its connection has one",
         CLIENT,
     ),

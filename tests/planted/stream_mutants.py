@@ -240,7 +240,7 @@ STREAM_MUTANTS: Final = (
         APPENDER,
         "self._epoch_record, outcome)\n",
         "self._epoch_record)\n",
-        CONFORMANCE,
+        ("replicated/test_log_in_storms.py",),
         "what was stored refuses its repetition, and the broker ends though nobody overtook it",
     ),
     Mutant(
@@ -248,7 +248,7 @@ STREAM_MUTANTS: Final = (
         APPENDER,
         "        if not self._is_busy:\n            self._begin()\n",
         "        self._begin()\n",
-        CONFORMANCE,
+        ("replicated/test_appender.py",),
         "it expects what the one before expects, and is refused",
     ),
     Mutant(
