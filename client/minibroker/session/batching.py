@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from itertools import groupby, repeat, starmap
+from itertools import repeat, starmap
 from typing import Any, Final
 
 from minibroker.contract.errors import LeaseLost
-from minibroker.session.settlements import BEGUN, ENDED, RUN, TOLD, Settlements
+from minibroker.session.settlements import BEGUN, ENDED, TOLD, Settlements
 from minibroker.session.spans import whole
 
 MOST_MESSAGES: Final = 10_000
@@ -50,15 +50,13 @@ def end_all(messages: Iterable[Any]) -> tuple[list[Any], LeaseLost | None]:
     """End the messages of a batch that have not ended; return these, and what to raise for the others."""
     ended: list[Any] = []
     error: LeaseLost | None = None
-    add = ended.append
     for message in messages:
         if message.state == ENDED:
             error = error or message.lost_error()
             continue
         message.state = ENDED
-        add(message)
-    for run, some in groupby(ended, RUN):
-        run.delivery.open -= len(list(some))
+        message.run.delivery.open -= 1
+        ended.append(message)
     return ended, error
 
 

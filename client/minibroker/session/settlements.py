@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
-from operator import attrgetter
 from typing import Any, Final
 
 from minibroker.contract import wire
@@ -33,10 +31,6 @@ _VALUES: Final = {
 
 Item = Any  # a MessageData: message.py builds on this module
 Run = tuple[int, int, int, int]  # token, origin, first sequence, count
-MANY: Final = 8  # messages a run, so that it is worth looking at each run
-_SEQUENCE: Final = attrgetter("sequence")
-RUN: Final = attrgetter("run")
-_STATE: Final = attrgetter("state")
 Waiter = Any  # a future of the shell, opaque here
 Ripe = Callable[["Settlements"], Any]  # what it returns is the shell's way to wait for room
 
@@ -156,9 +150,7 @@ class Settlements:
 
     def take_begins(self, room: FrameRoom) -> list[SettlePart]:
         """Return the begins of messages that are still begun as a part, if there is room; the server is told."""
-        messages = self.begins
-        if list(map(_STATE, messages)).count(BEGUN) < len(messages):
-            messages = [message for message in messages if message.state == BEGUN]
+        messages = [message for message in self.begins if message.state == BEGUN]
         most = room.for_part(self.queue) if messages else 0
         self.begins = messages[most:]
         if not most:
@@ -228,39 +220,9 @@ def _give_waiters(
 def runs_of(messages: Sequence[Item]) -> list[Run]:
     """Return the runs that name `messages`, consecutive ones merged.
 
-    Settlements mostly come in the order of delivery: then a few calls see that these are one run, or a few. The
-    rest is done per message, so it is written out.
+    Done for each message, so it is written out: calls in C that look at an attribute of all of them have fewer
+    steps, and take more than twice as long.
     """
-    if not messages:
-        return []
-    first, last = messages[0], messages[-1]
-    run, count = first.run, len(messages)
-    if last.run is not run:
-        return _runs_by_run(messages)
-    if (
-        list(map(_SEQUENCE, messages)) == list(range(first.sequence, first.sequence + count))
-        and list(map(RUN, messages)).count(run) == count
-    ):
-        return [(run.delivery.token, run.origin, first.sequence, count)]
-    return _runs_one_by_one(messages)
-
-
-def _runs_by_run(messages: Sequence[Item]) -> list[Run]:
-    """Return the runs of messages of several runs: those of a batch are mostly the rest of one, and another."""
-    runs: list[Run] = []
-    named = 0
-    for run, group in groupby(messages, RUN):
-        sequences = list(map(_SEQUENCE, group))
-        first, count = sequences[0], len(sequences)
-        named += count
-        # Else keys take turns, so that each run is small, or handlers end in any order.
-        if len(runs) > named // MANY or sequences != list(range(first, first + count)):
-            return _runs_one_by_one(messages)
-        runs.append((run.delivery.token, run.origin, first, count))
-    return _merged(runs)
-
-
-def _runs_one_by_one(messages: Sequence[Item]) -> list[Run]:
     runs: list[Run] = []
     last: Any = None
     first = following = -1
