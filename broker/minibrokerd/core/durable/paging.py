@@ -101,7 +101,7 @@ def wanted(store: Store) -> Iterator[ReadBack]:
 def ask(store: Store, queue: Queue, lanes: Lanes, run: ColdRun, forward_bytes: int = 0) -> None:
     """Ask the shell for the next frames of a run; with `forward_bytes`, in order to write them again."""
     lanes.default.reading = True
-    store.effects.reads += (ReadBack(queue, lanes, run, forward_bytes),)
+    store.effects.read(ReadBack(queue, lanes, run, forward_bytes))
 
 
 def absorb(lane: Lane, run: ColdRun, upto: int) -> None:

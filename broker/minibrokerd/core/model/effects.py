@@ -106,11 +106,12 @@ class Effects:
         self.records: list[Record] = []
         self.record_bytes = 0  # of `records`
         self.outgoing: list[Outgoing] = []
-        # Tuples, which grow by `+=`: what is rare costs the other applies nothing.
+        # What is rare costs the other applies no list. Of these two there are only a few: they grow by `+=`.
         self.ended: tuple[tuple[int, list[Record], int], ...] = ()
         self.closes: tuple[int, ...] = ()  # connections that end, after what was sent to them
-        self.reads: tuple[ReadBack, ...] = ()
-        self.notes: tuple[Note, ...] = ()
+        # Of these there is one for each of many queues, at times.
+        self.reads: list[ReadBack] | tuple[()] = ()
+        self.notes: list[Note] | tuple[()] = ()
         self.wake = False
         self.lazy = False
         self.has_outcome = False
@@ -122,10 +123,21 @@ class Effects:
             self.files = []
         self.files.append(work)
 
+    def read(self, asked: ReadBack) -> None:
+        """Have something read back, at once."""
+        if not self.reads:
+            self.reads = []
+        self.reads.append(asked)
+
     def note(self, event: str, **fields: int | str) -> None:
         """Have an event written to the log of the server."""
-        self.notes += (Note(event, fields),)
+        self._tell(Note(event, fields))
 
     def warn(self, event: str, **fields: int | str) -> None:
         """Have an event written there that somebody should look at."""
-        self.notes += (Note(event, fields, is_warning=True),)
+        self._tell(Note(event, fields, is_warning=True))
+
+    def _tell(self, note: Note) -> None:
+        if not self.notes:
+            self.notes = []
+        self.notes.append(note)

@@ -109,7 +109,7 @@ class Walk:
     def read(self, shelf: Shelf, low: int, high: int) -> Iterator[bool]:
         """Read extents of a shelf, from index `low` up to `high`; then `records` has them."""
         self._records = None
-        self.store.effects.reads += (ReadForWalk(self, shelf, low, high),)
+        self.store.effects.read(ReadForWalk(self, shelf, low, high))
         yield WAIT
 
     @property
