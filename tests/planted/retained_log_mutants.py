@@ -34,8 +34,8 @@ RETAINED_LOG_MUTANTS: Final = (
     Mutant(
         "a group is fed only what the segments have room for at once",
         "engine/admission.py",
-        "        size = min(size, self._log.sizes.apply_bytes)\n",
-        "",
+        "or a segment is larger.\n        size = min(size, self._log.sizes.apply_bytes)\n",
+        "or a segment is larger.\n",
         ("server/test_admission.py", "server/test_small_segments.py"),
         "I9: a group that is behind by more than a small segment waits for ever",
     ),

@@ -155,9 +155,8 @@ class Admission:
 
     def _admits_publish(self, frame: Frame) -> bool:
         size = frame.size + PUBLISH_OVERHEAD_BYTES * len(frame.parts)
-        size = min(
-            size, self._log.sizes.apply_bytes
-        )  # what has more in its records the core refuses
+        # What has more than that in its records the core refuses.
+        size = min(size, self._log.sizes.apply_bytes)
         too_large = frame.size > self._log.sizes.frame_bytes
         room = Room.REFUSED
         if not (too_large or self._pager.is_full):
