@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import socket
+import ssl
 import subprocess
 from pathlib import Path
 
@@ -34,4 +36,13 @@ def test_the_certificates_of_the_page(start_broker: StartBroker, tmp_path: Path)
         url = f"minibrokers://{host}:{server.port}"
         with minibroker.sync.connect(url, ca=file["ca.pem"], **own) as broker:  # type: ignore[arg-type]
             broker.ping()
+    # As Python 3.13 and later ask by themselves, also for the commands that speak HTTP, NATS and the bridges.
+    strict = ssl.create_default_context(cafile=file["ca.pem"])
+    strict.verify_flags |= ssl.VERIFY_X509_STRICT
+    strict.load_cert_chain(file["worker.pem"], file["worker.key"])
+    with (
+        socket.create_connection((server.host, server.port), timeout=20) as plain,
+        strict.wrap_socket(plain, server_hostname="localhost") as sealed,
+    ):
+        assert sealed.getpeercert()
     assert " key_is_open " not in server.output

@@ -21,7 +21,7 @@ class Authority:
         self._key = directory / f"{name}.key"
         openssl(
             "req", "-x509", *_CURVE, "-days", "30", "-subj", f"/CN={name}",
-            "-keyout", self._key, "-out", self.cert,
+            "-addext", "keyUsage = critical, keyCertSign, cRLSign", "-keyout", self._key, "-out", self.cert,
         )  # fmt: skip
 
     def sign(self, name: str, *names: str, days: int = 30) -> tuple[Path, Path]:
@@ -30,7 +30,8 @@ class Authority:
         request = self.directory / f"{name}.csr"
         openssl("req", *_CURVE, "-subj", f"/CN={name}", "-keyout", key, "-out", request)
         extensions = self.directory / f"{name}.ext"
-        extensions.write_text(f"subjectAltName = {', '.join(names)}\n" if names else "")
+        said = f"subjectAltName = {', '.join(names)}\n" if names else ""
+        extensions.write_text(f"{said}authorityKeyIdentifier = keyid\n")
         openssl(
             "x509", "-req", "-in", request, "-CA", self.cert, "-CAkey", self._key, "-days", str(days),
             "-extfile", extensions, "-out", cert,
