@@ -16,7 +16,7 @@ SEED = int(os.environ.get("SEED") or SystemRandom().randrange(2**32))
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason=HOW_TO_INSTALL)
-@pytest.mark.timeout(180 + 2 * BUDGET_S)
+@pytest.mark.timeout(600 + 2 * BUDGET_S)
 def test_a_failed_call_stops_the_broker_and_loses_nothing(tmp_path: Path) -> None:
     """Each run: one call fails or kills, then the next start has all that was confirmed, and nothing twice."""
     campaign = FaultCampaign(tmp_path, SEED)

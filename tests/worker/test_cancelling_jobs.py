@@ -54,7 +54,7 @@ async def test_a_task_a_process_and_a_thread(
         ids[name] = (await broker.queue(name).publish("x", max_attempts=1, lease=LEASE_S)).id
     worker = start_worker(JOBS)
     await asyncio.to_thread(worker.sees, "task-began", "process-began", "thread-began")
-    pid = int((worker.folder / "process-began").read_text())
+    pid = int(worker.reads("process-began"))
 
     async def cancel(queue: str, over: Callable[[], bool]) -> None:
         assert await broker.queue(queue).cancel([ids[queue]]) == 1
@@ -62,7 +62,7 @@ async def test_a_task_a_process_and_a_thread(
         assert (await counters(broker, queue))["cancelled"] == 1
 
     await cancel("tasks", lambda: (worker.folder / "task-ended").exists())
-    assert "cancelled by " in (worker.folder / "task-ended").read_text()
+    assert "cancelled by " in worker.reads("task-ended")
     await cancel("processes", lambda: not Path(f"/proc/{pid}").exists())
     await cancel("threads", lambda: (worker.folder / "thread-ended").exists())
     assert "which cannot be interrupted" in worker.output

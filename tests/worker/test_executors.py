@@ -53,7 +53,7 @@ async def test_a_killed_process_costs_its_message_an_attempt_and_the_others_go_o
     worker = start_worker(IN_PROCESS)
     worker.says("done", 10)
     worker.sees("pid-hangs-1")  # its process may be the last one that has started
-    os.kill(int((worker.folder / "pid-hangs-1").read_text()), signal.SIGKILL)
+    os.kill(int(worker.reads("pid-hangs-1")), signal.SIGKILL)
     failed = worker.says("failed", error="ProcessDied")
     assert "was killed by SIGKILL" in failed["text"]
     assert worker.says("done", 11)["attempt"] == 2
@@ -68,7 +68,7 @@ async def test_a_time_out_kills_the_process(
     await broker.queue("jobs").publish("hangs")
     worker = start_worker(IN_PROCESS.replace("timeout=60", "timeout=2"))
     assert worker.says("failed", error="HandlerTimeout")["ms"] >= 2_000
-    first = int((worker.folder / "pid-hangs-1").read_text())
+    first = int(worker.reads("pid-hangs-1"))
     assert worker.says("done")["attempt"] == 2
     assert not is_running(first)
 
@@ -94,7 +94,7 @@ async def test_processes_end_with_their_worker(
     await broker.queue("jobs").publish("hangs")
     worker = start_worker(IN_PROCESS)
     worker.sees("pid-hangs-1")
-    pid = int((worker.folder / "pid-hangs-1").read_text())
+    pid = int(worker.reads("pid-hangs-1"))
     pidfd = os.pidfd_open(pid)
     worker.signal(signal.SIGKILL)
     worker.ends()

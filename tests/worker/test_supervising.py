@@ -50,7 +50,7 @@ async def test_a_killed_worker_costs_an_attempt_and_is_started_again(
     await queue.publish_many(["1", "2"])
     worker = start_worker("import os\n" + STAYS, "--processes", "2")
     worker.sees("began-1-1", "began-2-1")
-    first, second = (int((worker.folder / f"began-{n}-1").read_text()) for n in "12")
+    first, second = (int(worker.reads(f"began-{n}-1")) for n in "12")
     assert first != second
     os.kill(first, signal.SIGKILL)
     assert worker.says("worker_ended")["how"] == "SIGKILL"
@@ -73,7 +73,7 @@ async def test_a_process_is_replaced_after_so_many_messages(
     worker = start_worker("import os\n" + QUICK, "--max-messages", "3")
     worker.sees(*(f"did-{n}" for n in range(7)))
     await queue.join(timeout=30)
-    did = Counter((worker.folder / f"did-{n}").read_text() for n in range(7))
+    did = Counter(worker.reads(f"did-{n}") for n in range(7))
     assert sorted(did.values()) == [1, 3, 3]
     worker.signal()
     assert worker.ends() == 0, worker.output

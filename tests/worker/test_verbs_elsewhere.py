@@ -115,10 +115,10 @@ async def test_a_step_is_done_as_one_or_not_at_all(
     expected = [Confirm(*id, "sync") for id in ids]
     expected.insert(3, Confirm(*parcels[0].id, "sync", duplicate=True))
     expected[-1] = Confirm(*ids[-1], "sync", replaced=stands.id)
-    assert (worker.folder / "confirms").read_text() == repr(expected)
+    assert worker.reads("confirms") == repr(expected)
     (audit,) = await broker.queue("audit").peek()
     assert audit.body == {"order": "steps"}
-    assert (worker.folder / "routed").read_text() == f"{audit.id}:sync:1"
+    assert worker.reads("routed") == f"{audit.id}:sync:1"
 
 
 LEFT = (
@@ -194,7 +194,7 @@ async def test_what_comes_after_others_and_what_became_of_those(
     assert await orders.result(first.id) == "first"
     for sequence, body in ((2, "third"), (3, "fourth")):
         await orders.result(minibroker.MessageId(first.id.origin, sequence))
-        assert (worker.folder / body).read_text() == "After(done=1, dead=0)"
+        assert worker.reads(body) == "After(done=1, dead=0)"
 
 
 async def test_a_run_has_the_same_verbs_in_its_threads(broker: minibroker.Broker) -> None:

@@ -151,7 +151,7 @@ async def test_a_process_that_died_idle_costs_no_message_an_attempt(
         )
     )
     worker.says("done")
-    pid = int((worker.folder / "pid-first").read_text())
+    pid = int(worker.reads("pid-first"))
     pidfd = os.pidfd_open(pid)
     os.kill(pid, signal.SIGKILL)
     assert select.select([pidfd], [], [], 30)[0]
@@ -180,6 +180,6 @@ async def test_the_token_grows_with_every_delivery_over_a_restart_of_the_broker_
     broker_server.restart()
     worker.says("broker_back")
     worker.says("failed", len(worker.events("failed")) + 2)
-    tokens = [int(line) for line in (worker.folder / "tokens").read_text().split()]
+    tokens = [int(line) for line in worker.reads("tokens").split()]
     assert len(tokens) >= 4
     assert tokens == sorted(set(tokens)), "an older one could pass for the newest"

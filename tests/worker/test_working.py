@@ -44,7 +44,7 @@ async def send(message):
     )
     assert worker.ends() == 0, worker.output
     assert len(worker.events("done", queue="emails", attempt=1)) == 50
-    assert len(set((worker.folder / "sent").read_text().splitlines())) == 50
+    assert len(set(worker.reads("sent").splitlines())) == 50
     assert (await counters(broker, "emails"))["acked"] == 50
 
 
@@ -112,7 +112,7 @@ async def send(email: Email, message: Message):
         "--burst",
     )
     assert worker.ends() == 0, worker.output
-    assert int((worker.folder / "bob").read_text()) > 2**40
+    assert int(worker.reads("bob")) > 2**40
 
 
 async def test_a_body_that_does_not_fit_is_dead_at_once_with_its_reason(
@@ -210,7 +210,7 @@ async def send(message: Message):
 """
     )
     worker.says("failed", 4)
-    lines = [line.split() for line in (worker.folder / "times").read_text().splitlines()]
+    lines = [line.split() for line in worker.reads("times").splitlines()]
     assert {(body, most) for body, _, most, _ in lines} == {("thrice", "3"), ("once", "1")}
     said = [each["follows"] for each in worker.events("failed")]
     assert "attempt 1 of 1, to emails.dlq" in said

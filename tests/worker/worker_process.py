@@ -63,6 +63,12 @@ class WorkerProcess:
             lambda: all((self.folder / name).exists() for name in names), self.process, str(names)
         )
 
+    def reads(self, name: str) -> str:
+        """Wait until a handler has written something into a file, which it makes before that; return it."""
+        path = self.folder / name
+        look_until(lambda: path.exists() and path.stat().st_size > 0, self.process, name)
+        return path.read_text("utf-8")
+
     def insists(self, number: int = signal.SIGTERM) -> None:
         """Send a signal again and again, until the end: one that follows the first in a moment is the same."""
         insists(self.process, number)
