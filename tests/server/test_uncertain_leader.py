@@ -8,6 +8,7 @@ import pytest
 from hand import Hand, Peer, frame, part
 
 from minibroker.contract import wire
+from minibrokerd.engine.clock import Clock
 
 
 class Lease:
@@ -172,8 +173,8 @@ def test_a_log_that_grows_by_what_says_who_leads_is_kept_short_though_nobody_wri
     """An entry each second fills within days what a stream with a limit keeps for acks."""
     asked: list[int] = []
 
-    def step(now_ms: int, unix_ms: int) -> bool:
-        asked.append(unix_ms)
+    def step(clock: Clock) -> bool:
+        asked.append(clock.unix_ms())
         return False
 
     monkeypatch.setattr(hand.server.engine._forwarder, "step", step)
