@@ -34,9 +34,8 @@ SIDES: Final = {
     "server": Path(minibrokerd.__file__).parent,
 }
 TRIES: Final = 9
-FIRST: Final = (
-    2  # of these, which meet connections and digests as they begin, and a log with less in it
-)
+# Of these, which meet connections and digests as they begin, and a log with less in it.
+FIRST: Final = 2
 PATIENCE_S: Final = 20.0
 OPERATIONS: Final = ("publish", "receive", "ack")
 

@@ -21,9 +21,8 @@ from support.processes import look_until
 
 ROUNDS = int(os.environ.get("ROUNDS") or 1)  # of a kill of the worker and one of the broker
 MANY = 120 * ROUNDS
-UNSENT = (
-    8  # acks that may wait for each other in a worker: half of what a worker of Taskiq has in hand
-)
+# Acks that may wait for each other in a worker: half of what a worker of Taskiq has in hand.
+UNSENT = 8
 WITH_DRAMATIQ = """
 import time
 import dramatiq

@@ -67,12 +67,8 @@ LIFE = 1 << EPOCH_BITS
     ("first", "life", "kill", "is_reason"),
     [
         ("begun 1 9, done 2 9", 1, WORKER_DIES, True),
-        (
-            "begun 1 9, done 2 9, told 3 7",
-            1,
-            WORKER_DIES,
-            True,
-        ),  # and acked in the broker's absence
+        # Acked in the broker's absence.
+        ("begun 1 9, done 2 9, told 3 7", 1, WORKER_DIES, True),
         ("begun 1 9, done 2 9, told 3 7, safe 4000 7", 1, WORKER_DIES, True),
         ("begun 1 9, done 2 9, told 3 7, safe 2999 7", 1, WORKER_DIES, False),
         ("begun 1 9, done 2 9", 1, HANDLER_DIES, True),

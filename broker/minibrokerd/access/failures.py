@@ -15,9 +15,8 @@ FIRST_DELAY_S: Final = 0.1
 LONGEST_DELAY_S: Final = 2.0  # below the time that a login may take
 FORGOTTEN_S: Final = 60.0
 MAX_ADDRESSES: Final = 1_024  # beyond, the one that failed longest ago is forgotten
-MAX_WAITING: Final = (
-    64  # refusals that wait; beyond, they are said at once: connections are worth more
-)
+# Refusals that wait; beyond, they are said at once: connections are worth more.
+MAX_WAITING: Final = 64
 MAX_WAITING_OF_ONE: Final = 8
 
 

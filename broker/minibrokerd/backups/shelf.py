@@ -28,9 +28,8 @@ from minibrokerd.log.directory import SegmentName
 from minibrokerd.log.failures import NotWritable
 from minibrokerd.log.fileops import FileOps, read_all, write_all
 
-SYNC_BYTES: Final = (
-    4 * 1024 * 1024
-)  # written between two syncs: one of more holds up those of a server beside it
+# Written between two syncs: one of more holds up those of a server beside it.
+SYNC_BYTES: Final = 4 * 1024 * 1024
 MOST_BYTES: Final = 1024 * 1024 * 1024
 
 _MANIFEST: Final = re.compile(r"backup-(\d{7})-\d{8}T\d{6}Z\.json")

@@ -59,9 +59,8 @@ PROPERTIES: Final = (
 ROUTING_KEY: Final = f"{PREFIX}routing-key"
 EXCHANGE: Final = f"{PREFIX}exchange"
 KEY: Final = "minibroker-key"
-TOO_MUCH: Final = (
-    "PRECONDITION_FAILED"  # what a channel is closed with on a message beyond max_message_size
-)
+# What a channel is closed with on a message beyond max_message_size.
+TOO_MUCH: Final = "PRECONDITION_FAILED"
 FRAME_RESERVE: Final = 2_048  # of the frame of the header: properties, and what stands around them
 LONGEST_PROPERTY: Final = 255
 

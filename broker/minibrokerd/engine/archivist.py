@@ -43,9 +43,8 @@ from minibrokerd.retained.shelf import Files, Retained
 
 RETRY_S: Final = 1.0
 ROOM_LOOK_S: Final = 0.05  # while what was read waits for room in log or memory
-BESIDE_S: Final = (
-    0.05  # between two slices of what nobody waits for, while somebody waits for other work
-)
+# Between two slices of what nobody waits for, while somebody waits for other work.
+BESIDE_S: Final = 0.05
 LOOK_S: Final = 1.0  # between two looks at what is not to be kept any more, or as it is
 _PUBLISH: Final = TYPE_OF[PublishMeta]
 _pack = msgspec.msgpack.Encoder().encode

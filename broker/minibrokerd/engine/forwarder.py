@@ -28,9 +28,8 @@ LAST_STEPS_BYTES: Final = (
 BEGIN_RATIO: Final = 1.5
 COPY_RATIO: Final = 2
 BOUND_RATIO: Final = 2  # beyond it, what is written meanwhile should be little
-SPARE_SEGMENTS: Final = (
-    2  # beside twice what lives: the one that is written, and the one that is emptied
-)
+# Beside twice what lives: the one that is written, and the one that is emptied.
+SPARE_SEGMENTS: Final = 2
 
 
 class Forwarder:
@@ -63,9 +62,8 @@ class Forwarder:
         self._freeing = False
         self.freed_upto = 0  # up to here the log was asked to free
         self._written_bytes = 0  # since the last step
-        self.is_behind = (
-            False  # the log is longer than it should be: what is written meanwhile should be little
-        )
+        # The log is longer than it should be: what is written meanwhile should be little.
+        self.is_behind = False
         self._is_for_settlements = False  # the pass: it ends when the reserve is whole
         self._asked_at = 0  # what others had written when settlements had no room left
         self._pass_upto = 0  # of a pass over the whole log while space is short

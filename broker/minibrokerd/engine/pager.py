@@ -28,9 +28,8 @@ STEP_S: Final = 0.01  # between such steps
 QUIET_S: Final = 0.1  # without a look because of what was written: memory is looked after
 GIVE_BACK_BYTES: Final = 8 * LOOK_BYTES  # that came and went, of which the heap may keep holes
 SECOND_BYTES: Final = 2 * LOOK_BYTES  # the same where that was not tried for a second
-MOST_HOT_BYTES: Final = (
-    96 * 1024 * 1024
-)  # more brings nothing: it is read back faster than it is handed out
+# More brings nothing: it is read back faster than it is handed out.
+MOST_HOT_BYTES: Final = 96 * 1024 * 1024
 FILL_BYTES: Final = 64 * 1024 * 1024  # read back by a start, over all queues
 # What a read costs beside its bytes, in these: about 0.15 ms, with what the core makes of it. So a start on
 # very many queues reads for a thousand of them, and the others wait for theirs until they are asked.
@@ -65,9 +64,8 @@ class Pager:
         self._fetches: set[asyncio.Future[list[Record | None]]] = set()
         self._gauge = Gauge()
         self._full = False
-        self._filling: deque[ReadBack] | None = (
-            None  # what is still to be read while `fill` goes on
-        )
+        # What is still to be read while `fill` goes on.
+        self._filling: deque[ReadBack] | None = None
 
     def limit(self, memory_limit_bytes: int) -> None:
         """Go by another limit from now on. Half of it is for messages, the rest for what they cost."""

@@ -20,9 +20,8 @@ class Pulse:
         self._batch_bytes = Histogram()
         self._batch_records = Histogram()
         self._synced: list[float] = []  # three numbers of each batch that is in no histogram yet
-        self.lags_us = (
-            Histogram()
-        )  # of the loop, behind the time that it was to look after something
+        # Of the loop, behind the time that it was to look after something.
+        self.lags_us = Histogram()
 
     def synced(self, seconds: float, size_bytes: int, records: int) -> None:
         """Note that a batch is safe; counted with others, as three calls for each cost a lone publish 2 %."""

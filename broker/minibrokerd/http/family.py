@@ -31,9 +31,8 @@ class Family:
     read: Callable[[Subject], Samples] | None = None
     of_queues: Mapping[str, OfQueues] | None = None  # by the end of the label set: `,state="ready"`
     counter: str = ""
-    rare: bool = (
-        False  # a counter of which most queues have none: of very many queues, zeros are left out
-    )
+    # A counter of which most queues have none: of very many queues, zeros are left out.
+    rare: bool = False
     early: bool = False  # known while the broker recovers, too
     labels: tuple[str, ...] = ()
     histogram: Callable[[Subject], Histogram] | None = None

@@ -46,9 +46,8 @@ class MemoryBroker:
         # Called before the core looks at what is due: clients renew their leases, and no loop that stands still,
         # or jump of the clock, ends the lease of a message whose handler runs.
         self.renewers: set[Callable[[], object]] = set()
-        self.failure: BaseException | None = (
-            None  # an error of the broker's own: it does nothing more
-        )
+        # An error of the broker's own: it does nothing more.
+        self.failure: BaseException | None = None
         # Called, in any thread, when it was stepped: somebody may wait for what has become of it.
         self.watchers: set[Callable[[], object]] = set()
         self._keep = keep

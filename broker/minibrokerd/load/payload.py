@@ -14,9 +14,8 @@ from minibrokerd.load.plan import Plan
 
 _PREFIX: Final = Struct("<8sQQ")  # which bench, number, due in ns
 BODY_TYPES: Final = {"bytes": _PREFIX.size, "json": 96}  # the smallest body size of each
-_VALUE_BYTES: Final = (
-    61  # of a json body without its filler, as the client packs it; the number varies
-)
+# Of a json body without its filler, as the client packs it; the number varies.
+_VALUE_BYTES: Final = 61
 
 
 class Payload(Protocol):

@@ -14,9 +14,8 @@ from minibroker.contract import limits
 from minibroker.contract.wire import RUN
 
 CLOSE_BYTES: Final = 4 * 1024 * 1024  # a larger open batch is closed, so that one sync stays short
-PUBLISH_OVERHEAD_BYTES: Final = (
-    512  # records around a publish: its outcome, a reservation, a new queue
-)
+# Records around a publish: its outcome, a reservation, a new queue.
+PUBLISH_OVERHEAD_BYTES: Final = 512
 # By which a message grows, about, when it is written again with an attempt more in its history.
 GROWTH_BYTES: Final = 256
 COPY_OVERHEAD_BYTES: Final = 16 * 1024  # a copied message beside its bytes: its key, its history

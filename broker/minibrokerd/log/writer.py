@@ -141,9 +141,8 @@ class Writer:
         self._on_failed = on_failed
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._handed = 0  # jobs, by the loop
-        self._ended = (
-            0  # of these, by the thread: all of them, or the loop's own job would overtake one
-        )
+        # Of these, by the thread: all of them, or the loop's own job would overtake one.
+        self._ended = 0
         self._busy = threading.Lock()  # held by whoever works on the files
         self._here_from_s = math.inf  # when the loop may do jobs: nothing is known of the disk yet
         self._until_ahead = AHEAD_JOBS

@@ -37,9 +37,8 @@ from minibrokerd.net.tls import SealedTransport
 from minibrokerd.process import logs
 from minibrokerd.process.logs import events
 
-JOIN_BYTES: Final = (
-    256 * 1024
-)  # smaller output is joined into one write, larger is written in pieces
+# Smaller output is joined into one write, larger is written in pieces.
+JOIN_BYTES: Final = 256 * 1024
 LARGE_BYTES: Final = 1024 * 1024  # a frame above it that came in pieces is not copied
 MAX_TEXT_CHARS: Final = 500
 # Of an enumeration, for what each frame passes: a global name is found in a tenth of the time.

@@ -22,9 +22,8 @@ from minibroker.shell.tunnel import Tunnel
 from minibrokerd.net.turns import HANDSHAKE, Turns
 
 FIRST_BYTE: Final = 0x16  # how every TLS connection starts
-MAX_HANDSHAKE_BYTES: Final = (
-    128 * 1024
-)  # of what a peer may send before it is done; certificates are small
+# Of what a peer may send before it is done; certificates are small.
+MAX_HANDSHAKE_BYTES: Final = 128 * 1024
 
 _Signature = tuple[tuple[int, int, int], ...]
 

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-YOUNG_OBJECTS: Final = (
-    5_000  # a pass looks at as many: 4 ms where each refers to others all over memory
-)
+# A pass looks at as many: 4 ms where each refers to others all over memory.
+YOUNG_OBJECTS: Final = 5_000
 TRIM_BYTES: Final = 8 * 1024 * 1024  # less is not worth a walk over the heap
 LAST_BYTES: Final = 1024 * 1024
 FREE_SHARE: Final = 16  # of the limit: what may always be in use, whatever else fills the process

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-SHARE_PERCENT: Final = (
-    60  # as RabbitMQ's high watermark: others live on the machine, the page cache in the group
-)
+# As RabbitMQ's high watermark: others live on the machine, the page cache in the group.
+SHARE_PERCENT: Final = 60
 MIB: Final = 1024 * 1024
 LEAST_BYTES: Final = 64 * MIB  # of a small group the server takes more than the share, up to this
 LEAST_PERCENT: Final = 80
@@ -25,9 +24,8 @@ _RLIMITS: Final = {"RLIMIT_AS": resource.RLIMIT_AS, "RLIMIT_DATA": resource.RLIM
 # `memory.high` kills nobody, but what goes beyond it is slowed down until it stands still.
 _V2_FILES: Final = ("memory.max", "memory.high")
 _V1_FILE: Final = "memory.limit_in_bytes"
-_V1_STAT: Final = (
-    "memory.stat"  # has the smallest limit up to the root, also where a container does not see it
-)
+# Has the smallest limit up to the root, also where a container does not see it.
+_V1_STAT: Final = "memory.stat"
 Read = Callable[[str], str | None]
 
 

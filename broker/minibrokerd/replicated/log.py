@@ -76,9 +76,8 @@ class JetStreamLog:
             self._fence.stream if self._fence and not self._appender.is_closed else None
         )
         if spool is not None:
-            self.history.keep = (
-                spool.put_soon
-            )  # a disk that stands still must not look like silence
+            # A disk that stands still must not look like silence.
+            self.history.keep = spool.put_soon
         self.sizes = LARGEST
         self.epoch = 0
         self.store_id = b""

@@ -26,9 +26,8 @@ EXPECTED: Final = b"Nats-Expected-Last-Sequence"
 BATCH_ID: Final = b"Nats-Batch-Id"
 BATCH_SEQUENCE: Final = b"Nats-Batch-Sequence"
 BATCH_COMMIT: Final = b"Nats-Batch-Commit"
-VERSION: Final = (
-    b"NATS/1.0"  # that headers begin with, and behind it a status, if it is no message of somebody
-)
+# That headers begin with, and behind it a status, if it is no message of somebody.
+VERSION: Final = b"NATS/1.0"
 NO_RESPONDERS: Final = b"503"
 END: Final = b"\r\n"
 # Codes of errors of JetStream.

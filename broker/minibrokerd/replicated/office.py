@@ -16,9 +16,8 @@ from typing import Final
 
 SURE_S: Final = 3.0  # well below the 5 s that whoever takes over waits for the sessions of before
 RENEW_S: Final = 1.0  # without an append, while there are clients
-SAID_S: Final = (
-    10.0  # without one that was due: it is said no more who leads. An election takes up to 9 s
-)
+# Without one that was due: it is said no more who leads. An election takes up to 9 s.
+SAID_S: Final = 10.0
 
 
 class Office:

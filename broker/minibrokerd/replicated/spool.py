@@ -43,9 +43,8 @@ class Spool:
         self._given_bytes = 0  # to the thread, and:
         self._written_bytes = 0  # counted by the thread itself
         self._writer: threading.Thread | None = None
-        self._guard = (
-            threading.Lock()
-        )  # one piece at a time is written, by a reader or by the thread
+        # One piece at a time is written, by a reader or by the thread.
+        self._guard = threading.Lock()
         self._window: tuple[int, int, bytes] = (0, 0, b"")  # stretch, offset, and what stands there
         self._is_over = False
 

@@ -35,9 +35,8 @@ class Standing:
         self._clock_s = clock_s
         self._began_s = self._heard_s = clock_s()
         self._knows_end = False
-        self._ends: deque[tuple[int, float]] = (
-            deque()
-        )  # where the log ended, and when that was heard
+        # Where the log ended, and when that was heard.
+        self._ends: deque[tuple[int, float]] = deque()
 
     def hear(self, said: bytes) -> None:
         """Take a word of a broker that leads."""

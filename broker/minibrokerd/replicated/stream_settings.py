@@ -40,9 +40,8 @@ SETTINGS: Final = (
 )
 DEFAULTS: Final = {"max_msgs": LIMIT_NONE, "max_msgs_per_subject": LIMIT_NONE, "max_age": 0}
 LEAST_BYTES: Final = LEAST_STRETCHES * STRETCH_BYTES
-DUPLICATES_NS: Final = (
-    1_000_000_000  # the least use of memory: ids are not sent, the expectation does it
-)
+# The least use of memory: ids are not sent, the expectation does it.
+DUPLICATES_NS: Final = 1_000_000_000
 
 
 def config_of(address: StreamAddress) -> dict[str, Any]:

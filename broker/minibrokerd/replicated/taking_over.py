@@ -27,16 +27,14 @@ from minibrokerd.replicated.stream import EntriesGone, Entry, Stream, StreamAway
 
 READ_AHEAD: Final = 4  # answers to reads that wait to be replayed
 FULL_S: Final = 0.002  # until it is tried again to hand over one more
-LOOKS_AGAIN: Final = (
-    3  # at the end of what could be read, before the claim: another replica may have more
-)
+# At the end of what could be read, before the claim: another replica may have more.
+LOOKS_AGAIN: Final = 3
 TURN_S: Final = 0.05  # that whoever starts waits for batches, before it looks at what else there is
 LOOK_AGAIN_S: Final = 0.01
 FOLLOW_S: Final = 0.1  # between two looks at the end of the log, while another one leads
 SLICE_S: Final = 0.2  # between two looks for a stop
-PATIENCE_S: Final = (
-    30.0  # an election takes up to 9 s, and a server that was cut off 20 s to notice
-)
+# An election takes up to 9 s, and a server that was cut off 20 s to notice.
+PATIENCE_S: Final = 30.0
 
 REST_S: Final = 5.0  # that whoever reads anew waits until nothing more is taken into the history
 

@@ -26,9 +26,8 @@ from minibrokerd.rescue.checking import survey_of
 
 RAISED_EPOCHS: Final = 2**16  # starts since the copy: one every eight minutes for a year
 RAISED_IDS: Final = 2**44  # messages of a queue since then: 100,000 a second for five years
-RAISED_OFFSETS: Final = (
-    2**40
-)  # likewise of a retained log, which has 2^46: 10,000 a second for three years
+# Likewise of a retained log, which has 2^46: 10,000 a second for three years.
+RAISED_OFFSETS: Final = 2**40
 RAISED_QUEUES: Final = 2**24  # queues made since then
 
 

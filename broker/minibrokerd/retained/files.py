@@ -28,9 +28,8 @@ PARTS: Final = 8
 # A newest segment that is sealed for a compaction has so many bytes, or a message that is so old.
 SEALED_BYTES: Final = 64 * 1024
 SEALED_AFTER_MS: Final = 3_600_000
-INDEX_BYTES: Final = (
-    1024 * 1024
-)  # of the newest segment that a start reads at the most, and what was not synced
+# Of the newest segment that a start reads at the most, and what was not synced.
+INDEX_BYTES: Final = 1024 * 1024
 
 
 class RetainedFiles:
@@ -49,9 +48,8 @@ class RetainedFiles:
         self._segment_bytes = segment_bytes
         self._descriptor = -1
         self._unsynced = self._end_is_dirty = False
-        self.has_failed = (
-            False  # a sync did: nobody knows what is on the disk, and nothing may be appended
-        )
+        # A sync did: nobody knows what is on the disk, and nothing may be appended.
+        self.has_failed = False
         self._indexed_bytes = 0  # of the newest segment
         self._told: set[tuple[str, int]] = set()
         self._row = Row(ops, directory)

@@ -20,9 +20,8 @@ HEAD: Final = Struct("<4sIQQIIIIII")
 _CHECKED_FROM: Final = 8
 
 COMPRESSED: Final = 1  # flags: the tail is compressed with zstd
-SYNCED_BEFORE: Final = (
-    2  # all that stands before it in its file was on the disk when it was written
-)
+# All that stands before it in its file was on the disk when it was written.
+SYNCED_BEFORE: Final = 2
 
 Bytes = bytes | memoryview
 

@@ -21,9 +21,8 @@ from minibrokerd.retained.frames import Chunk, Frame
 
 CACHE_BYTES: Final = 64 * 1024 * 1024
 READ_BYTES: Final = 1024 * 1024  # of one read of the disk
-ASIDE: Final = (
-    ".aside"  # behind the number, in the name of the directory of a log that a start did not know
-)
+# Behind the number, in the name of the directory of a log that a start did not know.
+ASIDE: Final = ".aside"
 _CHUNK_BYTES: Final = 1024  # that a chunk takes beside its frames
 
 

@@ -40,9 +40,8 @@ class ServeOptions:
     port: int = limits.DEFAULT_PORT
     log: StreamAddress | None = None  # None: files in the data directory
     standby: bool = False  # wait while another broker leads that log
-    advertise: str | None = (
-        None  # host:port that clients are sent to when this one leads; None: as it listens
-    )
+    # Host:port that clients are sent to when this one leads; None: as it listens.
+    advertise: str | None = None
     segment_bytes: int = DEFAULT_SEGMENT_BYTES
     auto_create: bool = True
     max_queues: int = limits.MAX_QUEUES

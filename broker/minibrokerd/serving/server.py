@@ -63,9 +63,8 @@ from minibrokerd.serving.which_log import (
 
 WEBHOOK_S: Final = 2.0  # that a stop waits for a webhook, of what its deadline has left
 BACKSTOP_S: Final = 1.0  # after the deadline, when the loop itself is stuck
-CACHE_SHARE: Final = (
-    16  # of the memory that may be used, for what was read of retained logs of late
-)
+# Of the memory that may be used, for what was read of retained logs of late.
+CACHE_SHARE: Final = 16
 LIMIT_LOOK_S: Final = 30.0
 # How long the loop may keep the interpreter from the thread that syncs, which asks for it three times a batch:
 # with Python's 5 ms a publish waits for many times its sync while the loop has much to do.

@@ -32,9 +32,8 @@ from minibrokerd.workers.place import Place
 
 MAX_MEMORY: Final = "max_memory"  # the reason of a stop
 MEMORY_LOOK_S: Final = 1.0
-OVERTIME_S: Final = (
-    10.0  # behind the deadline of the drain: for all that is cancelled, and for the lifespan
-)
+# Behind the deadline of the drain: for all that is cancelled, and for the lifespan.
+OVERTIME_S: Final = 10.0
 LAST_S: Final = 5.0  # behind the work: for threads of the application, and for the interpreter
 
 

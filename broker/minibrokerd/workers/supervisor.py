@@ -28,9 +28,8 @@ from minibrokerd.workers.place import Seat
 FIRST_DELAY_S: Final = 1.0
 LONGEST_DELAY_S: Final = 30.0
 STEADY_S: Final = 30.0  # who lived for this long is started again after the first delay
-OVERTIME_S: Final = (
-    15.0  # behind the deadline of the drain, and a worker's own; then what is left is killed
-)
+# Behind the deadline of the drain, and a worker's own; then what is left is killed.
+OVERTIME_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,9 +36,8 @@ class Exchange:
     """
 
     _bound_as = "target"  # in a binding that leads here
-    _appends = (
-        True  # a plain publish with the routing key of the one before is only appended to its group
-    )
+    # A plain publish with the routing key of the one before is only appended to its group.
+    _appends = True
 
     def __init__(self, driver: Driver, name: str) -> None:
         self._driver = driver

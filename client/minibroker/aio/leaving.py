@@ -8,9 +8,8 @@ from typing import Final
 from minibroker.aio.driver import Driver
 from minibroker.shell.monotonic import now_ms
 
-RELEASE_MS: Final = (
-    1_000  # of a deadline, at most half: for what handlers release that are cancelled at its end
-)
+# Of a deadline, at most half: for what handlers release that are cancelled at its end.
+RELEASE_MS: Final = 1_000
 
 
 async def leave_all(driver: Driver) -> None:

@@ -13,9 +13,8 @@ DEFAULT_PORT: Final = 7272
 MAX_HEADER_BYTES: Final = 16 * 1024
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
 MAX_LOGIN_FRAME_BYTES: Final = 4 * 1024
-MAX_MESSAGE_BYTES: Final = (
-    1024 * 1024
-)  # headers and body of one message, unless the server says more
+# Headers and body of one message, unless the server says more.
+MAX_MESSAGE_BYTES: Final = 1024 * 1024
 MAX_MESSAGES_PER_FRAME: Final = 1_000
 MAX_PARTS_PER_FRAME: Final = 64
 MAX_RUNS_PER_FRAME: Final = 10_000
@@ -75,9 +74,8 @@ MAX_RESULT_MS: Final = 604_800_000  # for which it is kept
 MAX_AFTER: Final = 1_000  # messages that one message waits for
 MAX_AFTER_BYTES: Final = 8 * 1024  # of the runs that name them
 MAX_AFTER_PER_FRAME: Final = 10_000  # that those of one frame wait for, counted for each of them
-MAX_AWAITED: Final = (
-    100_000  # messages that others of a server wait for, counted once for each of those
-)
+# Messages that others of a server wait for, counted once for each of those.
+MAX_AWAITED: Final = 100_000
 MAX_RESULTS: Final = 100_000  # that are kept; beyond these two bounds the oldest are forgotten
 MAX_RESULTS_BYTES: Final = 128 * 1024 * 1024
 MAX_NOTE_BYTES: Final = 200  # of a progress

@@ -71,7 +71,6 @@ class Command:
     fields: tuple[Field, ...]
     columns: tuple[str, ...]  # those that may (publish) or must (all others) follow, in this order
     meaning: str
-    repeatable: bool = (
-        False  # asking twice does what asking once does: asked again on a new connection
-    )
+    # Asking twice does what asking once does: asked again on a new connection.
+    repeatable: bool = False
     nameless: bool = False  # may come without a request number

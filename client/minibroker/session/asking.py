@@ -43,9 +43,8 @@ class Request:
         self.waiter = waiter
         self.written = False  # on this connection
         self.asked = False  # on any
-        self.blamed = (
-            False  # it was unanswered when the server ended a connection for what it was sent
-        )
+        # It was unanswered when the server ended a connection for what it was sent.
+        self.blamed = False
 
 
 class Requests:
@@ -56,9 +55,8 @@ class Requests:
         self.max_frame_bytes = limits.MAX_FRAME_BYTES
         self._waiting: dict[int, Request] = {}
         self._next = 1
-        self._long = (
-            0  # requests of `_LONG` that were written on this connection, and have no answer
-        )
+        # Requests of `_LONG` that were written on this connection, and have no answer.
+        self._long = 0
 
     def add(self, op: str, fields: Mapping[str, object], waiter: Any, columns: bytes = b"") -> int:
         """Add a request, to be written by the next flush, and return its number.

@@ -19,9 +19,8 @@ MOST_JITTER: Final = 1.5
 # With its variation far below the time for which a server that crashed holds back what was begun: nearly all of
 # that is for noticing, for connecting, and for a machine with too much to do.
 LONGEST_DELAY_MS: Final = int(limits.RECONNECT_PAUSE_MS / MOST_JITTER)
-REFUSED_DELAY_MS: Final = (
-    10_000  # with a token, or a certificate, that the other side does not take
-)
+# With a token, or a certificate, that the other side does not take.
+REFUSED_DELAY_MS: Final = 10_000
 
 
 class Phase(Enum):

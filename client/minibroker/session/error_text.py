@@ -20,9 +20,8 @@ from minibroker.contract import limits
 MAX_LEAVES: Final = 8  # of a group; how many more there are is said
 MAX_CAUSES: Final = 8
 MAX_NOTES: Final = 4
-MAX_LOOKS: Final = (
-    1_000  # leaves of a group that are counted, frames of a traceback that are looked at
-)
+# Leaves of a group that are counted, frames of a traceback that are looked at.
+MAX_LOOKS: Final = 1_000
 ELLIPSIS: Final = " … "
 
 _LIBRARY: Final = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib"))

@@ -13,9 +13,8 @@ from minibroker.contract import limits, wire
 
 Settlement = Any  # of settlements.py, which builds on this module
 
-FRAME_BYTES: Final = (
-    512 * 1024
-)  # a settle frame stays below it, so that several fit into the window
+# A settle frame stays below it, so that several fit into the window.
+FRAME_BYTES: Final = 512 * 1024
 MAX_ERRORS: Final = 100  # errors in one frame: the server writes their texts into one batch
 HEADER_BYTES: Final = 128  # of a frame's header beside its parts: names, sequence, answered_below
 PART_BYTES: Final = 64  # of a part's header beside the name of its queue

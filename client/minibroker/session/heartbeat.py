@@ -14,12 +14,10 @@ from minibroker.session.events import Event
 from minibroker.session.session import Session
 from minibroker.session.timers import Timers
 
-SEVERAL_MS: Final = (
-    2_000  # of two of these without a word a server is given up, if there are others
-)
-LATE_MS: Final = (
-    500  # a look that comes so much later: this program stood still, and has read nothing meanwhile
-)
+# Of two of these without a word a server is given up, if there are others.
+SEVERAL_MS: Final = 2_000
+# A look that comes so much later: this program stood still, and has read nothing meanwhile.
+LATE_MS: Final = 500
 PING: Final = wire.pack_frame({"parts": [{"op": "ping"}]})
 
 

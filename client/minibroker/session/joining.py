@@ -8,9 +8,8 @@ from minibroker.contract.errors import Timeout
 from minibroker.session.spans import Span, milliseconds
 
 MOST_MS: Final = 366 * 86_400_000
-FIRST_S: Final = (
-    0.005  # between two looks; doubles while nothing changes, so that many who wait are no load
-)
+# Between two looks; doubles while nothing changes, so that many who wait are no load.
+FIRST_S: Final = 0.005
 LONGEST_S: Final = 0.5
 OPEN: Final = ("ready", "held", "begun")
 

@@ -17,9 +17,8 @@ from minibroker.contract import limits, wire
 GROUP_MESSAGES: Final = 500
 GROUP_BYTES: Final = 512 * 1024
 FRAME_RESERVE: Final = 1_024  # header of a publish: a queue, a key, names of columns
-MESSAGE_RESERVE: Final = (
-    25  # lengths of a message, and its delay, encoding and length of key in columns
-)
+# Lengths of a message, and its delay, encoding and length of key in columns.
+MESSAGE_RESERVE: Final = 25
 NAMES_RESERVE: Final = 8  # lengths of a unique key and of a dedupe id
 NOTHING_PLAIN: Final = -1
 GROUP_OPEN_MS: Final = 100  # while nothing can be written: later callers have a later deadline
@@ -83,9 +82,8 @@ class PublishGroup:
         self.order = 0  # of the frame that its messages were written in first
         self.refusal: Exception | None = None  # why it waits to be written again
         self.refusals = 0
-        self.behind: set[PublishGroup] = (
-            set()
-        )  # written after it, with a key of its own, not answered
+        # Written after it, with a key of its own, not answered.
+        self.behind: set[PublishGroup] = set()
         # Plain messages (bytes, nothing else said) of at most `plain_bytes` are only appended to `blob` and
         # `waiters` by `Queue.publish`, without headers. When it is closed, or has others (use `add`), that is
         # below every length: one comparison tells all of it.

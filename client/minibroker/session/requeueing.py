@@ -10,9 +10,8 @@ from minibroker.contract.errors import BadValue
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.session.peek import Peeked
 
-ORIGINAL: Final = (
-    "minibroker-original"  # header of what was published again: the id of the original
-)
+# Header of what was published again: the id of the original.
+ORIGINAL: Final = "minibroker-original"
 SAME: Final = object()  # the body of the original
 
 

@@ -73,9 +73,8 @@ class Trust:
     def _make(self) -> ssl.SSLContext:
         asked = self._asked
         self._signature = self._look()
-        context = (
-            ssl.create_default_context()
-        )  # the host's name is checked, TLS is 1.2 at the least
+        # The host's name is checked, TLS is 1.2 at the least.
+        context = ssl.create_default_context()
         if asked.ca:
             # That one alone: whoever names a CA of his own does not mean those of the system as well.
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -36,9 +36,8 @@ from minibroker.sync.link import READABLE
 from minibroker.sync.steps import TORN, Steps, new_mutex
 from minibroker.sync.waiter import Waiter
 
-UNDER_WAY: Final = (
-    2  # publishes wait for the answer to one of so many frames, and share the next one
-)
+# Publishes wait for the answer to one of so many frames, and share the next one.
+UNDER_WAY: Final = 2
 FORKED: Final = "this belongs to the parent process; in a child, ask its broker or queue anew"
 
 _drivers: weakref.WeakSet[Driver] = weakref.WeakSet()

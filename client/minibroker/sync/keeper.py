@@ -18,9 +18,8 @@ from minibroker.shell.telling import logger
 
 SOON_S: Final = 0.005  # acks that share a frame wait no longer
 BUSY_S: Final = 0.02  # while there is no connection
-IDLE_S: Final = (
-    0.25  # a connection that is lost is noticed after that: within the server's wait for a resume
-)
+# A connection that is lost is noticed after that: within the server's wait for a resume.
+IDLE_S: Final = 0.25
 WATCHED_S: Final = 2.5  # a loop polls the connection itself: the keeper does what is due
 
 

@@ -48,9 +48,8 @@ from minibroker.sync.pipe_link import PipeLink
 from minibroker.sync.sealed_link import SealedLink
 from minibroker.sync.waiter import Over, Waiter
 
-STALE_MS: Final = (
-    1_000  # a connection that nobody looked at for so long is looked at before it is used
-)
+# A connection that nobody looked at for so long is looked at before it is used.
+STALE_MS: Final = 1_000
 TORN: Final = "an interrupt struck while this client changed its state; it has begun a new session"
 
 

@@ -26,9 +26,8 @@ PATIENCE_S: Final = 1.0
 WORK_S: Final = 10.0
 BACK_S: Final = 10.0  # within which a client that was cut off is back
 OTHERS_BACK_S: Final = 1.0  # how long others are waited for: their loops may stand still
-TURNS: Final = (
-    20  # of the event loop, without anything that the broker hears of: then nothing is under way
-)
+# Of the event loop, without anything that the broker hears of: then nothing is under way.
+TURNS: Final = 20
 ELSEWHERE: Final = (
     "this MemoryBroker was first used in another event loop: a fixture that uses it and the test must run in one "
     "loop, so give both the same scope (pytest-asyncio: loop_scope), or make a MemoryBroker in each loop"

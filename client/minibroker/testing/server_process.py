@@ -15,9 +15,8 @@ from typing import Final
 
 START_S: Final = 30.0
 STOP_S: Final = 15.0
-SEGMENT_BYTES: Final = (
-    4 * 1024 * 1024
-)  # five of them are allocated; a message may have its full size
+# Five of them are allocated; a message may have its full size.
+SEGMENT_BYTES: Final = 4 * 1024 * 1024
 LISTENING: Final = re.compile(r"listening on (\S+)")
 # The kernel ends the broker when the test run dies without cleaning up (PR_SET_PDEATHSIG, SIGKILL); it stays set
 # over exec.

@@ -46,9 +46,8 @@ class WorkOptions:
     drain_s: float = 30.0
     max_messages: int | None = None  # then it stops; those that run meanwhile are finished
     on_ready: Callable[[], object] | None = None  # it takes messages
-    on_beat: Callable[[bool], object] | None = (
-        None  # the broker answered; whether a handler ended since
-    )
+    # The broker answered; whether a handler ended since.
+    on_beat: Callable[[bool], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,8 @@ from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.extents import Bodies
 from minibrokerd.core.model.messages import Span
 
-FRAME_OBJECTS_BYTES: Final = (
-    800  # of a frame in a replay beside its bytes, about: frames may be of one message
-)
+# Of a frame in a replay beside its bytes, about: frames may be of one message.
+FRAME_OBJECTS_BYTES: Final = 800
 
 
 def cool(queues: Iterable[Survivors], bodies: Bodies) -> int:

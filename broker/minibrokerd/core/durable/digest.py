@@ -61,9 +61,8 @@ _RECORD: Final = Struct("<BI")  # type, size of the meta
 _PLACED: Final = Struct("<BI")  # type, place
 _INTERVAL: Final = Struct("<IQQ")
 _OUTCOMES: Final = Struct("<QQQQ")  # session, answered_below, highest sequence, newest unix_ms
-_OWN_LENGTHS: Final = (
-    8  # bytes of a publish tail that say how long a message is: `cost` has them, too
-)
+# Bytes of a publish tail that say how long a message is: `cost` has them, too.
+_OWN_LENGTHS: Final = 8
 _FEW: Final = 16  # messages that something is about: it is noted for each of them
 _PRUNE_AT: Final = 4_096  # outcomes kept of one session before the forgotten ones are dropped
 

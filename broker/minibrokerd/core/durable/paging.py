@@ -40,9 +40,8 @@ from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.walks import ReadForWalk
 from minibrokerd.log.seam import Record
 
-AHEAD_MESSAGES: Final = (
-    4_096  # read back before they are needed: four deliveries of the largest size
-)
+# Read back before they are needed: four deliveries of the largest size.
+AHEAD_MESSAGES: Final = 4_096
 AHEAD_BYTES: Final = 4 * 1024 * 1024
 AHEAD_SPANS: Final = 512  # of these so many are looked at
 _SOME: Final = TYPE_OF[CopySomeMeta]
@@ -50,16 +49,14 @@ _WITH_BODIES: Final = [TYPE_OF[kind] for kind in (PublishMeta, *COPIED_RUNS)]
 COPY_RUN_BYTES: Final = 100  # a copy of a span beside its bodies, about
 LOOKS: Final = 20_000  # spans that one apply turns into places, about 15 ms
 EASY_LOOKS: Final = 2_000  # the same where nothing is short
-NEAR_SPANS: Final = (
-    2_000  # then behind more of them that come next nothing leaves: each step looks at those
-)
+# Then nothing leaves behind more of them that come next: each step looks at those.
+NEAR_SPANS: Final = 2_000
 # To read a frame back takes about 15 us, however large it is: where nothing is short, one that has less stays.
 SMALL_BYTES: Final = 4 * 1024
 # And what is ready for less than this stays: who publishes a burst and then consumes it gets it out of memory.
 YOUNG_MS: Final = 2_000
-FEW: Final = (
-    16  # spans in a row that cannot leave: for the sake of those behind them they are put aside
-)
+# Spans in a row that cannot leave: for the sake of those behind them they are put aside.
+FEW: Final = 16
 
 
 def read_ahead(store: Store, queue: Queue, lanes: Lanes) -> None:

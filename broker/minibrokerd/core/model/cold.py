@@ -15,9 +15,8 @@ from typing import Any, Final
 from minibrokerd.core.model.extents import Extent, Shelf
 
 CHUNK_BYTES: Final = 1024 * 1024  # of the log that are read back in one go
-CHUNK_FRAMES: Final = (
-    500  # and frames: turning one back into messages takes about 10 us of the loop
-)
+# And frames: turning one back into messages takes about 10 us of the loop.
+CHUNK_FRAMES: Final = 500
 
 
 class ColdRun:

@@ -169,9 +169,8 @@ class Delivery:
         self.consumer = consumer
         self.lease_ms = lease_ms
         self.handed = False  # it was begun as it was handed out, so its client may not have seen it
-        self.request: int | None = (
-            None  # of the receive that it answers, while that may be asked again
-        )
+        # Of the receive that it answers, while that may be asked again.
+        self.request: int | None = None
         self.spans: dict[int, Span] = {}  # held, by first sequence
         self.begun = _NONE  # together, by first sequence
         self.alone: dict[int, Message] = {}  # messages of their own, held or begun, by key

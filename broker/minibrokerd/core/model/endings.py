@@ -11,9 +11,8 @@ from typing import Final, NamedTuple
 
 from minibroker.contract.wire import RUN
 
-MOST_BYTES: Final = (
-    1024 * 1024
-)  # of runs and of what notes cost beside them; about 5,000 acks of one message
+# Of runs and of what notes cost beside them; about 5,000 acks of one message.
+MOST_BYTES: Final = 1024 * 1024
 NOTE_BYTES: Final = 200
 
 

@@ -26,7 +26,6 @@ UNIQUE_KEY_BYTES: Final = 300  # one that is held: its name, and who holds it
 FAILING_KEY_BYTES: Final = 250  # one that failed of late, in a window of the circuits of its queue
 # Those of `python -m benchmarks.footprint --bindings`.
 BINDING_BYTES: Final = 450  # beside what is kept of it; fewer where many have one pattern
-TOPIC_NODE_BYTES: Final = (
-    250  # a word of a topic pattern that no pattern before it has in its place
-)
+# A word of a topic pattern that no pattern before it has in its place.
+TOPIC_NODE_BYTES: Final = 250
 KEY_CIRCUIT_BYTES: Final = 600  # the circuit of a key, beside what is kept of it

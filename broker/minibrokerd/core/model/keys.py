@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from minibrokerd.core.model.wheel import Timer
 
 STEP_LOOKS: Final = 2_000  # items or lanes that one step of other settings looks at, about 2 ms
-AHEAD_MS: Final = (
-    1_000  # a record says that tokens of a rate are taken so far ahead, so few are written
-)
+# A record says that tokens of a rate are taken so far ahead, so few are written.
+AHEAD_MS: Final = 1_000
 OF_QUEUE: Final = ""  # the name of the bucket of the queue itself
 # Why a key, or its queue, hands nothing out: codes of minibroker.contract.reasons.
 BUSY: Final = "key_busy"

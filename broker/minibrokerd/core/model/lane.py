@@ -20,9 +20,8 @@ from minibrokerd.core.model.messages import Block, Item, Message, Span
 # What a lane has where it has nothing: a deque takes 624 bytes. They stay empty, whatever is put into them.
 NO_SPANS: Final[deque[Span]] = deque(maxlen=0)
 NO_RUNS: Final[deque[ColdRun]] = deque(maxlen=0)
-MOST_SWEPT: Final = (
-    20_000  # entries that one sweep looks at; of a longer heap, dead ones go as they come up
-)
+# Entries that one sweep looks at; of a longer heap, dead ones go as they come up.
+MOST_SWEPT: Final = 20_000
 
 
 class Lane:

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from minibrokerd.core.model.state import Store
 
 NOBODY: Final = 0  # no session has this id: the queue is about to end
-NAME_BYTES: Final = (
-    16  # of a name that the server gives, behind its beginning, as hexadecimal digits
-)
+# Of a name that the server gives, behind its beginning, as hexadecimal digits.
+NAME_BYTES: Final = 16
 
 
 class Owners:

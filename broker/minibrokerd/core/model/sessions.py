@@ -221,9 +221,8 @@ class Connection:
         self.opened: dict[int, Consumer] = {}  # consumers, by the request number that made them
         self.tokens: set[int] = set()  # deliveries of which it holds something unbegun
         self.paused = False  # its peer does not read: nothing is delivered to it
-        self.silent = (
-            False  # its client's loop stands still: the attached connection gave its buffer back
-        )
+        # Its client's loop stands still: the attached connection gave its buffer back.
+        self.silent = False
         self.recalls = False  # its client gives back what it is asked for
         self.confirms_many = False  # its client knows an answer to several frames
         # The answer to settlements that was given last, which others of the same batch may share; and up to which.

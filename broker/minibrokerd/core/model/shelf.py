@@ -15,9 +15,8 @@ from minibrokerd.core.model.messages import NEVER, Item
 if TYPE_CHECKING:
     from minibrokerd.core.model.index import Index
 
-SHELF_BITS: Final = (
-    10  # a span has at most 1,000 messages: it begins on its shelf or on the one before
-)
+# A span has at most 1,000 messages: it begins on its shelf or on the one before.
+SHELF_BITS: Final = 10
 _MASK: Final = (1 << SHELF_BITS) - 1
 MANY: Final = 100  # from here on a shelf has a slot for each sequence
 FEW: Final = 30  # and down to here

@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from minibrokerd.core.model.single import Single
     from minibrokerd.core.model.wheel import Timer
 
-OUTCOME_BYTES: Final = (
-    160  # about what the record of a kept outcome takes in a log, its batch included
-)
+# About what the record of a kept outcome takes in a log, its batch included.
+OUTCOME_BYTES: Final = 160
 QUEUE_BYTES: Final = 400  # the same for the settings and the reservation of a queue
 
 

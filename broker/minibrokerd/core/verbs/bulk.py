@@ -39,9 +39,8 @@ from minibrokerd.core.verbs.takers import all_back
 TAKE_LOOKS = 3  # what a message that is moved or ended counts
 TAKE_MESSAGES = 50  # of a lane, at a time
 TIMERS_AHEAD = 1_000  # asked for at a time
-LOOKS_PER_SPANS = (
-    1_000  # finding a place in the middle of a long line costs a look for so many of it
-)
+# Finding a place in the middle of a long line costs a look for so many of it.
+LOOKS_PER_SPANS = 1_000
 
 Left = dict[str, int]
 

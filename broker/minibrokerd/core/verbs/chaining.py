@@ -28,9 +28,8 @@ from minibrokerd.core.verbs.moving import dead_letter
 
 CAUSE: Final = "predecessor"
 DEAD_LETTER, RUNS = IF_DEAD
-MOST_LOOKS: Final = (
-    10_000  # at queues and deliveries, for messages that are in none of those where they should be
-)
+# At queues and deliveries, for messages that are in none of those where they should be.
+MOST_LOOKS: Final = 10_000
 GO_ON_BYTES: Final = 4_096  # of records of one that goes on
 GO_ON: Final = 50  # messages in one step
 STEP_LOST: Final = 100  # ends that a start notes in one step

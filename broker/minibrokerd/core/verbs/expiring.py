@@ -31,9 +31,8 @@ from minibrokerd.core.verbs.moving import dead_letter
 from minibrokerd.core.verbs.takers import LOOK_AGAIN_MS, is_awaiting
 
 CAUSE: Final = "ttl_expired"
-LOOKS: Final = (
-    1_000  # in one apply: a message that expires is one, a place in the middle of a long line some
-)
+# In one apply: a message that expires is one, a place in the middle of a long line some.
+LOOKS: Final = 1_000
 FEW_TOKENS: Final = 50
 TELL_MS: Final = 10_000  # an operator hears of what expired so long after the first of it
 

@@ -178,9 +178,8 @@ def _go_on_with(
     names_all = True
     for token, origin, first, count in runs:
         if not token:
-            names_all = (
-                False  # no delivery has this one: its client has begun more than it can name
-            )
+            # No delivery has this one: its client has begun more than it can name.
+            names_all = False
             continue
         for sequence in range(first, first + count):
             if session.connection != connection:

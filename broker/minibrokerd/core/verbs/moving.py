@@ -24,9 +24,8 @@ from minibrokerd.core.model.transitions import give_credit, wait
 from minibrokerd.core.verbs.dooming import doom, move_message, wake_doomed
 from minibrokerd.core.verbs.keying import block
 
-STEP_MESSAGES: Final = (
-    1_000  # what a bulk command does in one apply, so that the loop never pauses for it
-)
+# What a bulk command does in one apply, so that the loop never pauses for it.
+STEP_MESSAGES: Final = 1_000
 
 TOLD_LOOKS: Final = 10  # what one counts that somebody waits for
 

@@ -45,9 +45,8 @@ from minibrokerd.core.verbs.grouping import is_here, look, read_where
 from minibrokerd.core.verbs.runs import read_ids
 from minibrokerd.core.verbs.takers import is_awaiting
 
-LOOK_AGAIN_MS: Final = (
-    1_000  # for what became of the canary, for room in the queue, for space on the disk
-)
+# For what became of the canary, for room in the queue, for space on the disk.
+LOOK_AGAIN_MS: Final = 1_000
 LEAST_WAIT_MS: Final = 100  # at a rate: what is due within so long goes together
 
 

@@ -35,9 +35,8 @@ from minibrokerd.core.verbs.recalling import given_back
 from minibrokerd.core.verbs.runs import read_errors, read_runs, read_values
 from minibrokerd.core.verbs.taking import take_begun, take_spans, take_start, take_together
 
-RELEASE_DELAY_MS: Final = (
-    1_000  # from the second release on, so that two workers do not play ping-pong
-)
+# From the second release on, so that two workers do not play ping-pong.
+RELEASE_DELAY_MS: Final = 1_000
 _MOST_BYTES: Final = {"result": limits.MAX_RESULT_BYTES, "note": limits.MAX_NOTE_BYTES}
 
 

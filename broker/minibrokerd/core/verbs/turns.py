@@ -17,9 +17,8 @@ from minibrokerd.core.model.single import Single
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs.recalling import newest_held
 
-MOST_ASKED: Final = (
-    1_000  # messages that are asked back; what a client has beyond that it works off
-)
+# Messages that are asked back; what a client has beyond that it works off.
+MOST_ASKED: Final = 1_000
 
 
 def has_turn(store: Store, group: Group) -> bool:

@@ -24,9 +24,8 @@ from kombu.utils import json as kombu_json
 logger = logging.getLogger("minibroker.contrib.celery")
 
 REST: Final = "kombu"  # the header with all that is neither body nor header
-AS_JSON: Final = (
-    "kombu-headers"  # headers that only kombu's JSON can write: with dates, UUIDs and the like
-)
+# Headers that only kombu's JSON can write: with dates, UUIDs and the like.
+AS_JSON: Final = "kombu-headers"
 ETA: Final = "minibroker-eta"  # the eta of a task for which the broker has waited
 DELIVERY_COUNT: Final = "x-delivery-count"  # as RabbitMQ has it: deliveries before this one
 HIGHEST: Final = 9
@@ -45,9 +44,8 @@ KEPT: Final = frozenset(
         "user_id",
     ]
 )
-TOLD_S: Final = (
-    3_600.0  # so long after its time a task waits for a worker that stores that it was revoked
-)
+# So long after its time a task waits for a worker that stores that it was revoked.
+TOLD_S: Final = 3_600.0
 
 
 class Terms:

@@ -31,9 +31,8 @@ class Leases:
     def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
         self.channel = channel
         self.prefetch_count = prefetch_count or 0  # 0: no limit; Celery changes it while it runs
-        self.on_room: Callable[[], None] | None = (
-            None  # told when there is room where there was none
-        )
+        # Told when there is room where there was none.
+        self.on_room: Callable[[], None] | None = None
         # With who lent it; None: it was begun when it was delivered.
         self._held: dict[str, tuple[Message[Any], Fed | None]] = {}
         self._reasons: dict[str, BaseException] = {}

@@ -21,12 +21,10 @@ from minibroker.sync.broker import Broker
 
 PLACEHOLDER: Final = b""
 AWAITED: Final = timedelta(hours=1)  # a placeholder for which somebody waits
-ENDS_KEPT_MS: Final = (
-    10_000  # of what a name stood for: longer than between a look and what is asked then
-)
-STORE_S: Final = (
-    7 * 86_400.0
-)  # a worker waits for a broker that is away: its next task is there, too
+# Of what a name stood for: longer than between a look and what is asked then.
+ENDS_KEPT_MS: Final = 10_000
+# A worker waits for a broker that is away: its next task is there, too.
+STORE_S: Final = 7 * 86_400.0
 MOST: Final = 500  # names of one look
 TRIES: Final = 5  # of taking away what is replaced meanwhile
 

@@ -6,9 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-LEAST_UNUSED_MS: Final = (
-    600_000  # of a queue for control or events: longer than a broker is ever away
-)
+# Of a queue for control or events: longer than a broker is ever away.
+LEAST_UNUSED_MS: Final = 600_000
 _OTHER: Final = re.compile(r"[^A-Za-z0-9._-]")
 _ARGUMENTS: Final = {
     "x-message-ttl": "message_ttl_ms",

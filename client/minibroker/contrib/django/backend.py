@@ -29,9 +29,8 @@ from minibroker.contrib.django.interface import (
 from minibroker.contrib.named_results import NamedResults
 
 DAY_S: Final = 86_400
-WANTED: Final = (
-    "MINIBROKER_DJANGO_WORKER"  # variable of a worker: backend, queues, concurrency, as JSON
-)
+# Variable of a worker: backend, queues, concurrency, as JSON.
+WANTED: Final = "MINIBROKER_DJANGO_WORKER"
 NAME_CHARS: Final = {*ascii_letters, *digits, *"._-"}
 MIDDLE: Final = 4  # the priority here of what has none there
 
