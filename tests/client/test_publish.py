@@ -179,6 +179,8 @@ async def test_an_unknown_outcome_says_why_there_is_no_connection(
     server.links[-1].fail(ConnectionResetError("gone"))
     with pytest.raises(minibroker.OutcomeUnknown, match=r"stored or not \((gone|nobody)"):
         await task
+    server.withhold = False  # the broker is closed behind the test, and would ask for half a minute
+    monkeypatch.setattr("minibroker.aio.dialling.dial", server.dial)
 
 
 async def test_an_unwritten_publish_past_its_deadline_is_not_sent(
