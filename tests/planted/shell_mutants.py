@@ -10,8 +10,8 @@ SHELL_MUTANTS: Final = (
     Mutant(
         "confirm before write",
         "engine/engine.py",
-        "            if self._lone <= 2:\n                self._log.append(batch, expected)\n",
-        "            if self._lone <= 2:\n"
+        "            if wait_us is None:\n                self._log.append(batch, expected)\n",
+        "            if wait_us is None:\n"
         "                for outgoing in self._held.pop(batch.number, ()):\n"
         "                    self._send(outgoing)\n"
         "                self._log.append(batch, expected)\n",
@@ -21,10 +21,10 @@ SHELL_MUTANTS: Final = (
     Mutant(
         "two batches in flight",
         "engine/engine.py",
-        "            if self._lone <= 2:\n"
+        "            if wait_us is None:\n"
         "                self._log.append(batch, expected)\n"
         "                return\n",
-        "            if self._lone <= 2:\n"
+        "            if wait_us is None:\n"
         "                self._log.append(batch, expected)\n"
         "                self._under_way = 0\n"
         "                return\n",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hand import Hand, HandTransport, Peer, frame, part
 
@@ -87,6 +89,37 @@ def test_an_ack_waits_for_others_only_where_something_is_in_hand(count: int) -> 
         timer.call()
     hand.settle()
     assert len(came + peer.take()) == 1
+
+
+def test_the_loop_syncs_for_a_lone_worker_and_not_for_one_that_works_off_a_backlog(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Behind a backlog more acks come in during the sync, and the consumer waits for what they make room for."""
+    hand = Hand()
+    peer = hand.login()
+    log, small = hand.server.engine._log, list[bool]()
+    append = log.append
+
+    def note(*args: Any, is_small: bool = False) -> bool:
+        small.append(is_small)
+        return append(*args, is_small=is_small)
+
+    monkeypatch.setattr(log, "append", note)
+    for sequence in range(1, 9):  # from the third on the loop does it
+        publish(peer, b"hi", sequence)
+    ask = part("receive", queue="q", count=8, lease_ms=60_000, wait_ms=0)
+    (given,) = peer.give(frame(ask, request=1)).take()
+    *_, begun = small
+    small.clear()
+    (runs,) = [given["columns"]]
+    for index in range(7):
+        at = index * wire.DELIVERY_RUN.size
+        run = wire.RUN.pack(given["token"], *wire.DELIVERY_RUN.unpack_from(runs, at)[:2], 1)
+        hand.loop.now_s += 0.0011 if index < 5 else 1.0
+        ack = part("ack", queue="q", runs=1)
+        peer.give(frame(ack, sequence=9 + index, answered_below=9 + index, columns=run)).take()
+    assert begun
+    assert small == [True, False, False, False, False, True, True]
 
 
 @pytest.mark.parametrize("is_one", [False, True])

@@ -34,9 +34,8 @@ from minibrokerd.retained.shelf import Retained
 
 LONE_WAIT_US: Final = 300  # how long the loop may wait for the sync of a single small frame
 LONE_BYTES: Final = 16 * 1024
-# Batches of settlements alone start at most this often: their senders go on without waiting, and a sync for
-# each frame of 16 acks costs more than the rest of it (measured: consuming at prefetch 32 went from 53 to
-# 82 thousand messages a second; docs/decisions/0006).
+# Batches of settlements alone start at most this often: their senders go on without waiting, and a sync for each
+# frame of 16 acks costs more than the rest of it (docs/decisions/0006).
 SETTLE_PACE_S: Final = 0.001
 LAZY_SYNC_S: Final = 0.05
 CLOSED: Final = -1  # in the place of the batch under way: no other will be written
@@ -86,6 +85,7 @@ class Engine:
         self._late_timer: asyncio.TimerHandle | None = None
         self._urgent = False  # somebody waits for the open batch and does nothing else meanwhile
         self._begun_s = 0.0  # when the last batch was begun
+        self._settled = False  # it was small, and had settlements alone
         self._pace_timer: asyncio.TimerHandle | None = None
         self._publishes = 0  # publish frames since the last batch was begun
         self._lone = 0  # batches in a row that served little
@@ -273,10 +273,9 @@ class Engine:
             batch, size_bytes = self._closed.popleft()
             self._closed_bytes -= size_bytes
             self._under_way, self._writing = batch.number, (batch, size_bytes)
-            self._begun_s = self._loop.time()
             expected, self._appended = self._appended, batch.number
             wait_us = self._lone_wait_us(batch, size_bytes)
-            if self._lone <= 2:
+            if wait_us is None:
                 self._log.append(batch, expected)
                 return
             if self._dirty:
@@ -319,17 +318,26 @@ class Engine:
         self.others_bytes += BATCH_HEADER_BYTES
         self._open, self._open_bytes, self._wake, self._urgent = [], 0, False, False
 
-    def _lone_wait_us(self, batch: Batch, size_bytes: int) -> int:
-        """Return how long to wait for this sync, and count batches in a row that served one client of each kind.
+    def _lone_wait_us(self, batch: Batch, size_bytes: int) -> int | None:
+        """Note that a batch is begun; return for how long the loop may wait for its sync. None: the thread has it.
 
-        A lone publisher should not pay for the way round the loop, which takes 60 us. Settlements are not waited
-        for: their senders go on, and more of them come in while the thread syncs.
+        Somebody is alone when three batches in a row served one client of each kind. A lone publisher should not
+        pay for the way round the loop, which takes 60 us. Settlements are not waited for: their senders go on. And
+        where the batch of a moment before had settlements alone, too, a backlog is worked off: more come in while
+        the thread syncs, and a loop that did it would neither read these nor hand out what they make room for.
         """
         publishes, self._publishes = self._publishes, 0
-        held = len(self._held.get(batch.number, ()))
-        little = publishes <= 1 and held <= 2 and not self._closed and size_bytes <= LONE_BYTES
+        before_s, self._begun_s = self._begun_s, self._loop.time()
+        held = self._held.get(batch.number, ())
+        little = publishes <= 1 and len(held) <= 2 and not self._closed and size_bytes <= LONE_BYTES
         self._lone = self._lone + 1 if little else 0
-        return LONE_WAIT_US if little and publishes and held == 1 else 0
+        settled, self._settled = self._settled, little and not publishes
+        for outgoing in held if self._settled else ():
+            self._settled = self._settled and outgoing.header["op"] == "confirm"
+        is_busy = settled and self._settled and self._begun_s - before_s < 2 * SETTLE_PACE_S
+        if is_busy or self._lone <= 2:
+            return None
+        return LONE_WAIT_US if publishes and len(held) == 1 else 0
 
     def _on_synced(self, number: int) -> None:
         self._after_sync(number)
