@@ -12,7 +12,7 @@ from sim_ledger import Id, Ledger
 from sim_world import World
 
 from minibroker.contract.wire import pack_header
-from minibroker.session.message import Delivery
+from minibroker.session.subscription import Subscription
 from minibrokerd.core.model import exchanges, keys, noting, priorities
 from minibrokerd.core.model.claims import Claims
 from minibrokerd.core.model.deliveries import Consumer, Run
@@ -131,7 +131,7 @@ BUGS: Final = (
     Bug("H1", "handed", settling, "not_begun", charge_all),
     Bug("H2", "handed", attempts, "_cause", lambda store, delivery: "broker_lost"),
     Bug("H3", "handed", dispatching, "begin_handed", begin_next_too),
-    Bug("H4", "handed", Delivery, "give_back", lambda self: None),
+    Bug("H4", "handed", Subscription, "give_back_handed", lambda self: False),
 )
 
 
