@@ -15,7 +15,7 @@ import minibroker
 from minibroker.contract.errors import BadName, NotAllowed, UnknownQueue
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibrokerd.cli.nearest import nearest
-from minibrokerd.cli.options import shared_option
+from minibrokerd.cli.options import keep_as, shared_option
 from minibrokerd.cli.printing import fail, note
 from minibrokerd.process import exits
 
@@ -29,13 +29,9 @@ def create_option(function: Function) -> Function:
         "--no-create",
         is_flag=True,
         expose_value=False,
-        callback=_keep,
+        callback=keep_as(NO_CREATE),
         help="Refuse a queue that is not there, which would be made.",
     )(function)
-
-
-def _keep(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    context.meta[NO_CREATE] = value
 
 
 class Made:

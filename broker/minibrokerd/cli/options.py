@@ -144,13 +144,18 @@ def timeout_option(function: Function) -> Function:
         type=Duration(1),
         default="30s",
         expose_value=False,
-        callback=_keep_timeout,
+        callback=keep_as(TIMEOUT),
         help="How long the server may take for an answer.",
     )(function)
 
 
-def _keep_timeout(context: click.Context, parameter: click.Parameter, value: float) -> None:
-    context.meta[TIMEOUT] = value
+def keep_as(key: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """Return the callback of an option whose value is kept in `meta` of the context, under this key."""
+
+    def keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+        context.meta[key] = value
+
+    return keep
 
 
 def timeout_s(default: float = 30.0) -> float:
